@@ -61,7 +61,9 @@ def make_environment() -> None:
         venv.create(ENV, with_pip=True, clear=ENV.exists())
     except (subprocess.CalledProcessError, OSError) as error:
         shutil.rmtree(ENV, ignore_errors=True)
-        sys.exit(f"The virtual environment could not be made ({error}). On Debian: apt install python3-venv; and {ENV.parent} must be writable.")
+        sys.exit(
+            f"The virtual environment could not be made ({error}). On Debian: apt install python3-venv; and {ENV.parent} must be writable."
+        )
 
 
 def main() -> None:
@@ -81,7 +83,9 @@ def main() -> None:
             install_torch(pin[0])
         print(f"Installing {file.relative_to(ROOT)} (a few minutes the first time) ...", flush=True)
         if pip("-r", str(file)):
-            sys.exit(f"pip could not install {file.relative_to(ROOT)}; its message is above. Without a network, set FM_WHEELS to a folder of wheels.")
+            sys.exit(
+                f"pip could not install {file.relative_to(ROOT)}; its message is above. Without a network, set FM_WHEELS to a folder of wheels."
+            )
         stamp.write_text(wanted)
 
 

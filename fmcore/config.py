@@ -40,7 +40,9 @@ class Settings(BaseSettings):
 
     home: Path = Field(ROOT / ".fm", description="Folder for the database, models, runs, logs and backups.")
     data_dir: Path | None = Field(None, description="Folder with public data sets, one sub-folder each, in the publishers' own formats.")
-    profile: Literal["auto", "tiny", "base", "gpu"] = Field("auto", description="The one dial: auto picks gpu when CUDA is seen, else base.")
+    profile: Literal["auto", "tiny", "base", "gpu"] = Field(
+        "auto", description="The one dial: auto picks gpu when CUDA is seen, else base."
+    )
     base_model: str = Field("minilm", description="Foundation model: minilm (the bundled package), a Hugging Face hub id, or a folder.")
     threads: int = Field(0, ge=0, description="CPU threads a training child may use; 0 means one less than the machine has.")
     bootstrap: bool = Field(True, description="Train a first model on the demo data when the desk starts with none.")

@@ -25,8 +25,12 @@ class JsonLines(logging.Formatter):
     """One JSON object a record: at, level, logger, message, and the traceback where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {"at": now().isoformat(timespec="milliseconds"), "level": record.levelname, "logger": record.name,
-                "message": redact(record.getMessage())[:4000]}
+        line = {
+            "at": now().isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": redact(record.getMessage())[:4000],
+        }
         if record.exc_info:
             line["error"] = redact("".join(traceback.format_exception(*record.exc_info)))[-8000:]
         return json.dumps(line, ensure_ascii=False)

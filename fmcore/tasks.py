@@ -6,9 +6,7 @@ from fmcore.nouns import FMError, Task
 
 TASKS = {
     task.name: task
-    for task in (
-        Task(name="intent", title="Customer-service intent", default_dataset="demo", datasets=("demo", "banking77", "clinc150")),
-    )
+    for task in (Task(name="intent", title="Customer-service intent", default_dataset="demo", datasets=("demo", "banking77", "clinc150")),)
 }
 
 

@@ -104,7 +104,9 @@ class Store:
                 return connection
             except duckdb.IOException as error:
                 if "lock" not in str(error).lower():
-                    raise StoreError(f"{self.path} cannot be opened: {error}", "See docs/operating.md, 'When the database does not open'.") from None
+                    raise StoreError(
+                        f"{self.path} cannot be opened: {error}", "See docs/operating.md, 'When the database does not open'."
+                    ) from None
                 if time.monotonic() < deadline:  # the server before this one may still be stopping
                     time.sleep(0.1)
                     continue
@@ -117,7 +119,9 @@ class Store:
                     pid,
                 ) from None
             except duckdb.Error as error:
-                raise StoreError(f"{self.path} cannot be opened: {error}", "See docs/operating.md, 'When the database does not open'.") from None
+                raise StoreError(
+                    f"{self.path} cannot be opened: {error}", "See docs/operating.md, 'When the database does not open'."
+                ) from None
 
     def _migrate(self) -> None:
         """Apply what is missing, each migration in one transaction, then a CHECKPOINT: no DDL waits in the log."""
@@ -127,7 +131,10 @@ class Store:
         unknown = done - {name for name, _ in MIGRATIONS}
         if unknown:
             self._connection.close()
-            raise StoreError(f"{self.path} was written by a newer FM Desk ({', '.join(sorted(unknown))}).", "Update FM Desk, or set FM_HOME to another folder.")
+            raise StoreError(
+                f"{self.path} was written by a newer FM Desk ({', '.join(sorted(unknown))}).",
+                "Update FM Desk, or set FM_HOME to another folder.",
+            )
         for name, statements in MIGRATIONS:
             if name in done:
                 continue
@@ -208,4 +215,6 @@ def _make_home(home: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise StoreError(f"{home} cannot be written ({error.strerror}).", "Set FM_HOME to a folder you own, or make room on the disk.") from None
+        raise StoreError(
+            f"{home} cannot be written ({error.strerror}).", "Set FM_HOME to a folder you own, or make room on the disk."
+        ) from None
