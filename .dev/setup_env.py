@@ -67,7 +67,7 @@ def make_environment() -> None:
 
 
 def main() -> None:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  (this script meets whatever Python the machine has)
         sys.exit(f"Python 3.11 or newer is needed; this is {platform.python_version()}. Try: make PYTHON=python3.11")
     files = [ROOT / "requirements.txt"]
     if "--tests" in sys.argv[1:]:

@@ -17,9 +17,12 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
                 finished_at TIMESTAMP, progress DOUBLE NOT NULL, message VARCHAR NOT NULL, error VARCHAR NOT NULL,
                 result VARCHAR NOT NULL, pid INTEGER, pid_created_at DOUBLE, device VARCHAR NOT NULL,
                 cancel_asked_at TIMESTAMP)""",
-            "CREATE TABLE run_metrics (run_id VARCHAR NOT NULL, step INTEGER NOT NULL, name VARCHAR NOT NULL, value DOUBLE NOT NULL, noted_at TIMESTAMP NOT NULL)",
+            """CREATE TABLE run_metrics (
+                run_id VARCHAR NOT NULL, step INTEGER NOT NULL, name VARCHAR NOT NULL, value DOUBLE NOT NULL,
+                noted_at TIMESTAMP NOT NULL)""",
             "CREATE TABLE schedules (job VARCHAR NOT NULL, cron VARCHAR NOT NULL, next_at TIMESTAMP, last_at TIMESTAMP)",
-            "CREATE TABLE missed_slots (job VARCHAR NOT NULL, slot_at TIMESTAMP NOT NULL, reason VARCHAR NOT NULL, recorded_at TIMESTAMP NOT NULL)",
+            """CREATE TABLE missed_slots (
+                job VARCHAR NOT NULL, slot_at TIMESTAMP NOT NULL, reason VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
         ),
     ),
     (
