@@ -83,9 +83,8 @@ def main() -> None:
             install_torch(pin[0])
         print(f"Installing {file.relative_to(ROOT)} (a few minutes the first time) ...", flush=True)
         if pip("-r", str(file)):
-            sys.exit(
-                f"pip could not install {file.relative_to(ROOT)}; its message is above. Without a network, set FM_WHEELS to a folder of wheels."
-            )
+            name = file.relative_to(ROOT)
+            sys.exit(f"pip could not install {name}; its message is above. Without a network, set FM_WHEELS to a folder of wheels.")
         stamp.write_text(wanted)
 
 

@@ -11,7 +11,8 @@ from fmcore import clock
 
 @given(st.datetimes(min_value=dt.datetime(1970, 1, 2), max_value=dt.datetime(2100, 1, 1), timezones=st.timezones()))
 def test_a_moment_survives_the_store(moment):
-    assert clock.from_store(clock.to_store(moment)) == moment
+    # as timestamps: Python calls a moment in a repeated hour unequal to itself in another zone
+    assert clock.from_store(clock.to_store(moment)).timestamp() == moment.timestamp()
 
 
 def test_a_naive_moment_is_refused():
