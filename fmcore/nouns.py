@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 RunState = Literal["queued", "running", "succeeded", "failed", "crashed", "cancelled", "timed_out", "interrupted"]
 Stage = Literal["candidate", "champion", "retired"]
@@ -21,6 +21,20 @@ class FMError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+
+class Cancelled(BaseException):
+    """Raised out of a `report` call when the run was asked to stop. A BaseException: no `except Exception` may swallow it."""
+
+
+class Report(Protocol):
+    """What a job speaks through while it works. Each call raises Cancelled when the run was asked to stop."""
+
+    def progress(self, fraction: float, message: str = "") -> None: ...
+
+    def metric(self, step: int, **values: float) -> None: ...
+
+    def device(self, name: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -129,6 +143,8 @@ class Run:
     slot_at: dt.datetime | None = None
     retry_of: str | None = None
     device: str = ""
+    not_before_at: dt.datetime | None = None
+    cancel_asked_at: dt.datetime | None = None
 
     @property
     def is_over(self) -> bool:
@@ -142,7 +158,8 @@ class Job:
     light: `run(store, params, report) -> dict` on a thread of the server.
     heavy: `prepare(store, params, run_dir)` in the server, `work(run_dir, report) -> dict` in a child process without
     a database, `land(store, run_dir) -> dict` in the server, idempotent.
-    schedule is a five-field cron line in UTC, with the parameters it runs with; None means on request only.
+    schedule is a five-field cron line in UTC (weekdays by name), with the parameters it runs with; None means on request only.
+    A slot missed by at most grace_s is caught up once; timeout_s bounds a run, silence_s the time between two reports.
     """
 
     name: str
@@ -159,6 +176,7 @@ class Job:
     timeout_s: float = 4 * 3600
     silence_s: float = 900
     max_attempts: int = 3
+    grace_s: float = 3600
 
 
 @dataclass(frozen=True)
@@ -171,6 +189,16 @@ class Schedule:
     last_at: dt.datetime | None
     last_state: str
     missed: int
+
+
+@dataclass(frozen=True)
+class MissedSlot:
+    """A scheduled moment at which a job did not run, and why."""
+
+    job: str
+    slot_at: dt.datetime
+    reason: str
+    recorded_at: dt.datetime
 
 
 @dataclass(frozen=True)

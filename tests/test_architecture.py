@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     ("config", "clock", "nouns", "text", "log"),
     ("store", "data", "evaluation"),
-    ("models", "runs", "tasks"),
+    ("models", "runs", "schedules", "tasks"),
     ("training", "serving"),
     ("runtime",),
     ("api", "__main__"),
