@@ -1,0 +1,1 @@
+"""What a person sees. Pages draw and never compute; every one of them passes through shell.py."""
