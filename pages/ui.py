@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
-from streamlit.errors import FragmentHandledException
+from streamlit.errors import FragmentHandledException, StreamlitSecretNotFoundError
 
 from fmcore import clock, text
 from fmcore.nouns import FMError
@@ -84,7 +84,7 @@ def desk(fig: go.Figure, height: str | int = "medium", **layout: Any) -> go.Figu
         template=_template(t), height=HEIGHT.get(height, height), font={"family": FONT, "size": 13, "color": t["muted"]},
         margin={"l": 8, "r": 8, "t": 8, "b": 8, "pad": 4}, hovermode="x unified", dragmode=False, bargap=0.35,
         hoverlabel={"font": {"family": FONT, "size": 13}, "align": "left"},
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "itemsizing": "constant", "font": {"size": 12}},
+        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
     )  # fmt: skip
     # Said again on the axes: theme="streamlit" overrides the template, not the figure, and its own tick grey is 3.7:1.
     small = {"size": 12, "color": t["muted"]}
@@ -281,3 +281,11 @@ def download(label: str, frame: pd.DataFrame, file_name: str, *, key: str, **kw:
     st.download_button(
         label, lambda: uploads.to_csv(frame), file_name, "text/csv", key=key, on_click="ignore", icon=":material/download:", **kw
     )
+
+
+def sign_in_is_configured() -> bool:
+    """Whether people must sign in: there is an [auth] section in .streamlit/secrets.toml (see st.login)."""
+    try:
+        return "auth" in st.secrets
+    except StreamlitSecretNotFoundError:
+        return False
