@@ -79,7 +79,8 @@ def _entry(desk: Any, entry: Dataset, *, busy: bool) -> None:
         facts.append(f"Read from: {ui.esc(entry.path)}")
     ui.note("  \n".join(facts))
     if entry.state == "missing" and not busy and "fetch" in desk.jobs:
-        if st.button("Fetch", key=f"fetch-{entry.name}", icon=":material/download:", help="Downloads it from its source; resumes after a break."):
+        words = "Downloads it from its source; resumes after a break."
+        if st.button("Fetch", key=f"fetch-{entry.name}", icon=":material/download:", help=words):
             _fetch(desk, entry.name)
         _last_failure(desk, entry.name)
 
@@ -97,8 +98,9 @@ def _last_failure(desk: Any, name: str) -> None:
     """Why the newest fetch of this set did not succeed, where it stays visible."""
     last = next((run for run in desk.runs.history(job="fetch", limit=20) if run.params.get("name") == name), None)
     if last is not None and last.is_over and last.state != "succeeded":
+        ended = f"{live.STATES[last.state][0].lower()} {clock.ago(last.finished_at)}"
         why = ui.esc(ui.short(last.error or last.message, 300))
-        st.error(f"**The last fetch {live.STATES[last.state][0].lower()} {clock.ago(last.finished_at)}.** {why}", icon=":material/cloud_off:")
+        st.error(f"**The last fetch {ended}.** {why}", icon=":material/cloud_off:")
 
 
 def _fetch_runs(desk: Any) -> list[Run]:
@@ -198,11 +200,13 @@ def class_words(counts: pd.Series) -> str:
     """The chart in words."""
     if counts.empty:
         return "No training messages."
-    return f"{len(counts)} intents; most messages: {counts.index[0]} with {counts.iloc[0]}; fewest: {counts.index[-1]} with {counts.iloc[-1]}."
+    most, fewest = (f"{counts.index[i]} with {counts.iloc[i]}" for i in (0, -1))
+    return f"{len(counts)} intents; most messages: {most}; fewest: {fewest}."
 
 
 def _rows(data: catalogue.LabelledData) -> None:
-    part = st.segmented_control("Part", catalogue.PARTS, default="train", required=True, format_func=str.capitalize, key=f"part-{data.name}")
+    key = f"part-{data.name}"
+    part = st.segmented_control("Rows of", catalogue.PARTS, default="train", required=True, format_func=str.capitalize, key=key)
     frame = getattr(data, part)
     st.dataframe(_sample(frame), hide_index=True, row_height=34, alt=f"{SAMPLE} rows of the part {part}")
     with st.container(horizontal=True, vertical_alignment="center"):
