@@ -35,6 +35,7 @@ from fmcore.nouns import FMError
 from fmcore.runs import AlreadyQueued
 from fmcore.tasks import TASKS
 from jobs import JOBS
+from jobs.place import LocalProcess
 from jobs.runner import Runner
 from jobs.scheduler import Scheduler
 from pages import ui
@@ -125,7 +126,8 @@ class Desk:
         self.settings = current
         self.runtime = runtime.start(current, JOBS)
         self.stopping = threading.Event()
-        self.runner, self.scheduler = Runner(self.runtime), Scheduler(self.runtime)
+        place = LocalProcess(threads=current.training_threads())
+        self.runner, self.scheduler = Runner(self.runtime.runs, place=place), Scheduler(self.runtime.runs)
         self.runner.start()
         self.scheduler.start()
         first_launch(self.runtime)

@@ -198,7 +198,7 @@ class MissedSlot:
     job: str
     slot_at: dt.datetime
     reason: str
-    recorded_at: dt.datetime
+    noted_at: dt.datetime
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def schedules(store: Store, jobs: Mapping[str, Job]) -> list[Schedule]:
 def missed(store: Store, limit: int) -> list[MissedSlot]:
     """The newest missed slots first."""
     rows = store.rows("SELECT * FROM missed_slots ORDER BY slot_at DESC, job LIMIT ?", int(limit))
-    return [MissedSlot(r["job"], clock.from_store(r["slot_at"]), r["reason"], clock.from_store(r["recorded_at"])) for r in rows]
+    return [MissedSlot(r["job"], clock.from_store(r["slot_at"]), r["reason"], clock.from_store(r["noted_at"])) for r in rows]
 
 
 def next_slot(store: Store, job: str) -> tuple[str, dt.datetime] | None:

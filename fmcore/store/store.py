@@ -86,9 +86,15 @@ class Store:
         self.home = Path(home).absolute()
         self.path = self.home / "fm.duckdb"
         self._write_lock = threading.RLock()
+        self.n_commits = 0  # what was read while this stood still is still true: readers may key a cache on it
         _make_home(self.home)
-        self._connection = self._open(wait_s)
-        self._migrate()
+        self._closed = False
+        self._connection: duckdb.DuckDBPyConnection | None = self._open(wait_s)
+        try:
+            self._migrate()
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self, wait_s: float) -> duckdb.DuckDBPyConnection:
         config = {"storage_compatibility_version": "v1.5.0", "python_enable_replacements": False}
@@ -130,7 +136,6 @@ class Store:
         done = {row["name"] for row in self.rows("SELECT name FROM migrations")}
         unknown = done - {name for name, _ in MIGRATIONS}
         if unknown:
-            self._connection.close()
             raise StoreError(
                 f"{self.path} was written by a newer FM Desk ({', '.join(sorted(unknown))}).",
                 "Update FM Desk, or set FM_HOME to another folder.",
@@ -147,18 +152,19 @@ class Store:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor of its own for reading; sees one consistent snapshot a statement."""
-        cursor = self._connection.cursor()
-        try:
-            yield cursor
-        finally:
-            cursor.close()
+        """A cursor of its own for reading; sees one consistent snapshot a statement. Raises StoreError."""
+        with self._in_words():
+            cursor = self._usable().cursor()
+            try:
+                yield cursor
+            finally:
+                cursor.close()
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:
-        """A transaction: all of it is on disk when the block ends, or none of it. Writers take turns."""
-        with self._write_lock:
-            cursor = self._connection.cursor()
+        """A transaction: all of it is on disk when the block ends, or none of it. Writers take turns. Raises StoreError."""
+        with self._write_lock, self._in_words():
+            cursor = self._usable().cursor()
             try:
                 cursor.execute("BEGIN")
                 yield Transaction(cursor)
@@ -169,6 +175,35 @@ class Store:
                 raise
             finally:
                 cursor.close()
+
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """DuckDB's errors as StoreError. A fatal one (a checkpoint on a full disk) ends the connection: it is opened anew
+        at the next use, and what was committed is there again."""
+        try:
+            yield
+        except duckdb.Error as error:
+            text = str(error).strip()
+            if isinstance(error, duckdb.FatalException) or "has been invalidated" in text:
+                with self._write_lock:
+                    if self._connection is not None:
+                        self._connection.close()
+                        self._connection = None
+            full = re.search(r"could not write|no space|file too large|disk", text, re.IGNORECASE)
+            room = "Make room on the disk; what was stored before is safe."
+            hint = room if full else "See docs/operating.md, 'When the database does not open'."
+            raise StoreError(f"The database refused: {text[:500]}", hint) from error
+
+    def _usable(self) -> duckdb.DuckDBPyConnection:
+        connection = self._connection
+        if connection is not None and not self._closed:
+            return connection
+        with self._write_lock:
+            if self._closed:
+                raise StoreError("The database is closed.", "The desk is stopping; start it again.")
+            if self._connection is None:
+                self._connection = self._open(1.0)
+            return self._connection
 
     def rows(self, sql: str, *params: Any) -> list[dict[str, Any]]:
         """The rows of a query as dictionaries; parameters are bound, timestamps come back naive UTC."""
@@ -190,7 +225,10 @@ class Store:
     def close(self) -> None:
         """Wait for the writer at work, then close; safe to repeat."""
         with self._write_lock:
-            self._connection.close()
+            self._closed = True
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
 
 def to_json(value: Any) -> str:

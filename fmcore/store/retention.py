@@ -1,0 +1,22 @@
+"""How long rows of the tables that only grow are kept. Owns no table: it deletes by age, and nothing else."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+
+from fmcore import clock
+from fmcore.store.store import Store
+
+AGE_COLUMN = {"run_metrics": "noted_at", "predictions": "noted_at", "missed_slots": "noted_at"}
+"""The tables that may be pruned, and the column that says how old a row is. Runs, models and the audit are kept for good."""
+
+
+def prune(store: Store, keep_days: Mapping[str, float]) -> dict[str, int]:
+    """Delete rows older than so many days; returns how many went, by table. Raises KeyError on a table that is kept for good."""
+    gone = {}
+    for table, days in keep_days.items():
+        before = clock.to_store(clock.now() - dt.timedelta(days=days))
+        with store.write() as tx:
+            gone[table] = tx.execute(f"DELETE FROM {table} WHERE {AGE_COLUMN[table]} < ?", [before])[0][0]
+    return gone

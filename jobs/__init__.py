@@ -1,0 +1,7 @@
+"""JOBS: what can be run, one line a job. The child process takes its job from this closed list, by name."""
+
+from __future__ import annotations
+
+from jobs import maintain
+
+JOBS = {job.name: job for job in (maintain.JOB,)}
