@@ -1,0 +1,99 @@
+"""The model card: stored facts about a version, in sections; a fact that was not stored says "unknown".
+
+Never computes a figure and never guesses: what stands here was written by the recipe, the evaluation or the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fmcore.nouns import ModelVersion, Promotion
+
+UNKNOWN = "unknown"
+Card = dict[str, dict[str, Any]]
+
+
+def card_of(version: ModelVersion, *, facts: Mapping[str, Any], promotions: Sequence[Promotion]) -> Card:
+    """{section: {fact: value}} of a version."""
+    labels = facts.get("labels") or ()
+    oos = facts.get("oos") if isinstance(facts.get("oos"), Mapping) else {}
+    return {
+        "What it is": {
+            "Task": version.task,
+            "Version": version.version,
+            "Stage": version.stage,
+            "Recipe": _known(version.recipe),
+            "Base model": _known(version.base),
+            "Base model's sha256": _known(facts.get("base_sha256")),
+            "Served form": _known(facts.get("form")),
+            "Trained at": version.created_at.isoformat(timespec="seconds"),
+            "Run": _known(version.run_id),
+        },
+        "Data": {
+            "Data set": _known(version.dataset),
+            "Synthetic (demo) data": {True: "yes", False: "no"}.get(facts.get("synthetic"), UNKNOWN),
+            "Labels": f"{len(labels)}: {', '.join(map(str, labels))}" if labels else UNKNOWN,
+            "Split": _known(facts.get("split_note")),
+            "Split hash": _known(facts.get("split_hash")),
+            "Licence": _known(facts.get("licence")),
+        },
+        "Figures on held-out rows": {
+            "Rows": _known(facts.get("n")),
+            "Accuracy": _figure(facts.get("accuracy")),
+            "Macro F1": _figure(facts.get("macro_f1")),
+            "Calibration error (ECE)": _figure(facts.get("ece")),
+            "Out-of-scope AUROC": _figure(oos.get("auroc")),
+            "Out-of-scope recall at the served threshold": _figure(oos.get("recall")),
+            "In-scope accuracy at the served threshold": _figure(oos.get("in_scope_accuracy")),
+        },
+        "Known limits": {
+            "Intended use": _known(facts.get("intended_use")),
+            "Weakest labels": _weakest(facts.get("per_class")),
+            "Most confused": _confused(facts.get("confusions")),
+            "Languages": _known(facts.get("languages")),
+        },
+        "Decisions": {
+            "Gate": _known(version.verdict.get("reason")),
+            "Served": "; ".join(f"{p.at:%Y-%m-%d %H:%M} UTC by {p.by}: {p.reason}" for p in promotions) or "never",
+            "Manifest sha256": version.sha256,
+        },
+    }
+
+
+def card_markdown(card: Card) -> str:
+    """The card as a markdown document, every value as plain text (characters that markdown reads are escaped)."""
+    lines = []
+    for section, facts in card.items():
+        lines += [f"## {section}", ""]
+        lines += [f"- **{name}**: {_plain(value)}" for name, value in facts.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _known(value: Any) -> Any:
+    return UNKNOWN if value is None or value == "" else value
+
+
+def _figure(value: Any) -> str:
+    """ "0.933 (0.925 to 0.941)" of an Estimate stored as JSON."""
+    if not isinstance(value, Mapping) or not all(isinstance(value.get(k), int | float) for k in ("value", "low", "high")):
+        return UNKNOWN
+    rows = f", n {value['n']}" if value.get("n") is not None else ""
+    return f"{value['value']:.3f} (95 % interval {value['low']:.3f} to {value['high']:.3f}{rows})"
+
+
+def _weakest(rows: Any) -> str:
+    known = [r for r in rows or () if isinstance(r, Mapping) and isinstance(r.get("f1"), int | float)]
+    worst = sorted(known, key=lambda r: r["f1"])[:5]
+    return ", ".join(f"{r['label']} (F1 {r['f1']:.2f}, n {r.get('n', '?')})" for r in worst) or UNKNOWN
+
+
+def _confused(rows: Any) -> str:
+    known = [r for r in rows or () if isinstance(r, Mapping) and {"true", "predicted", "n"} <= r.keys()][:5]
+    return ", ".join(f"{r['true']} read as {r['predicted']} ({r['n']})" for r in known) or UNKNOWN
+
+
+def _plain(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|~$" else c for c in text)
