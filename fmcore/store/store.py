@@ -169,6 +169,7 @@ class Store:
                 cursor.execute("BEGIN")
                 yield Transaction(cursor)
                 cursor.execute("COMMIT")
+                self.n_commits += 1
             except BaseException:
                 with contextlib.suppress(duckdb.Error):  # the failed COMMIT may have ended the transaction already
                     cursor.execute("ROLLBACK")
