@@ -1,0 +1,227 @@
+"""The classifier as served: an embedding function, a head, a temperature, an out-of-scope score and a conformal set.
+
+Reads JSON, safetensors, ONNX and tokenizer.json only, and never imports torch. Immutable: teaching and refitting make a new one.
+Whether a folder may be trusted (MANIFEST.json) is registry.py's question, asked before `load`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fmcore import text
+from fmcore.models.calibration import COVERAGE, conformal_set, softmax
+from fmcore.models.heads import Head
+from fmcore.models.novelty import Novelty, strangest_part
+from fmcore.models.served_encoder import ServedEncoder
+from fmcore.nouns import FMError, Prediction
+
+Embed = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
+"""texts -> (float32 embeddings of length 1, truncated flags)."""
+
+FORMAT = 1
+HELDOUT_COLUMNS = ["text_hash", "label", "predicted", "score", "novelty", "in_scope"]
+
+
+class BadModel(FMError):
+    """A model folder that does not hold a classifier this version can read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Embedded labelled rows. labels may hold "oos" in validation and test; hashes are text_hash of the texts."""
+
+    embeddings: np.ndarray
+    labels: np.ndarray
+    hashes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """labels are the in-scope labels in the head's order. coverage is the stated coverage of the conformal set.
+
+    reference: every in-scope row the head was fitted on. heldout: the test rows; heldout_seen: the reference rows that are also
+    held-out ones (a final refit may use them), as a mask over reference. heldout_table: the predictions on the held-out rows that
+    the reported metrics rest on, made before any refit on them.
+    """
+
+    labels: tuple[str, ...]
+    head: Head
+    temperature: float
+    novelty: Novelty
+    threshold: float
+    least_probability: float
+    reference: Rows
+    heldout: Rows
+    heldout_seen: np.ndarray
+    heldout_table: pd.DataFrame
+    info: Mapping[str, Any] = field(default_factory=dict)
+    coverage: float = COVERAGE
+    embedder: Embed | None = None
+    version: str = "unsaved"
+
+    def with_embedder(self, embed: Embed, *, version: str | None = None) -> Classifier:
+        """The same classifier with something to embed texts by."""
+        return replace(self, embedder=embed, version=version or self.version)
+
+    def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(embeddings, truncated flags) of texts as they come; unsafe characters are replaced."""
+        if self.embedder is None:
+            raise BadModel("This classifier has no encoder attached.", "Load it from its folder, or attach one with with_embedder().")
+        return self.embedder([text.clean(t)[0] if not isinstance(t, str) else t for t in texts])
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """One Prediction a text, in order. Any text is answered: empty, huge, or full of unprintable characters."""
+        if not len(texts):
+            return []
+        embeddings, truncated = self.embed(texts)
+        wordless = np.array([not any(c.isalnum() for c in text.clean(t)[0]) for t in texts])
+        return self.decide(embeddings, truncated=truncated, wordless=wordless)
+
+    def scale(self, embeddings: np.ndarray) -> np.ndarray:
+        """Calibrated scores: softmax of them gives the probabilities, their log-sum-exp the energy."""
+        return self.head.scores(embeddings) / np.float32(self.temperature)
+
+    def probabilities(self, embeddings: np.ndarray) -> np.ndarray:
+        """float64 (n, labels): calibrated, rows sum to 1."""
+        return softmax(self.scale(embeddings), temperature=1.0)
+
+    def decide(
+        self, embeddings: np.ndarray, *, truncated: np.ndarray | None = None, wordless: np.ndarray | None = None
+    ) -> list[Prediction]:
+        """Predictions from embeddings."""
+        if not len(embeddings):
+            return []
+        scores = self.scale(embeddings)
+        probabilities = softmax(scores, temperature=1.0)
+        parts = self.novelty.parts(embeddings, scores)
+        novelty = self.novelty.score(embeddings, scores)
+        none = np.zeros(len(embeddings), dtype=bool)
+        flags = zip(none if truncated is None else truncated, none if wordless is None else wordless, strict=True)
+        return [
+            self._prediction(p, float(n), part, truncated=bool(cut), wordless=bool(empty))
+            for p, n, part, (cut, empty) in zip(probabilities, novelty, parts, flags, strict=True)
+        ]
+
+    def save(self, folder: Path) -> None:
+        """Write model.json, the safetensors files and heldout.parquet into a folder. The encoder's files are export.py's part,
+        MANIFEST.json is the registry's."""
+        from safetensors.numpy import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        order = {label: i for i, label in enumerate(self.labels)}
+        reference = {
+            "embeddings": self.reference.embeddings, "classes": np.array([order[x] for x in self.reference.labels], dtype=np.int32),
+            "heldout": self.heldout_seen.astype(np.uint8),
+        }  # fmt: skip
+        heldout = {
+            "embeddings": self.heldout.embeddings, "classes": np.array([order.get(x, -1) for x in self.heldout.labels], dtype=np.int32)
+        }  # fmt: skip
+        files = {"head": self.head.tensors(), "novelty": self.novelty.tensors(), "reference": reference, "heldout": heldout}
+        for name, tensors in files.items():
+            save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / f"{name}.safetensors")
+        self.heldout_table[HELDOUT_COLUMNS].to_parquet(folder / "heldout.parquet", index=False)
+        facts = {
+            "format": FORMAT, "labels": list(self.labels), "temperature": self.temperature, "threshold": self.threshold,
+            "least_probability": self.least_probability, "coverage": self.coverage,
+            "head": {"kind": self.head.kind, "settings": dict(self.head.settings)}, "info": dict(self.info),
+        }  # fmt: skip
+        (folder / "model.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, *, version: str, threads: int = 0) -> Classifier:
+        """The classifier of a model folder, encoder and all. Raises BadModel when the folder does not hold one."""
+        folder = Path(folder)
+        model = cls.load_without_encoder(folder, version=version)
+        try:
+            encoder = ServedEncoder(folder, max_tokens=int(model.info["max_tokens"]), threads=threads)
+        except Exception as problem:  # ONNX Runtime and tokenizers raise bare Exceptions of their own
+            raise _unreadable(folder, problem) from problem
+        if encoder.dim != model.reference.embeddings.shape[1]:
+            raise _unreadable(folder, f"its encoder gives {encoder.dim} numbers a text, its head was fitted on others")
+        return model.with_embedder(encoder.embed)
+
+    @classmethod
+    def load_without_encoder(cls, folder: Path, *, version: str) -> Classifier:
+        """All but the encoder: enough to decide on embeddings, and quick."""
+        try:
+            return cls._read(Path(folder), version)
+        except BadModel:
+            raise
+        except Exception as problem:  # a damaged file fails in any of four parsers; each failure means the same here
+            raise _unreadable(folder, problem) from problem
+
+    @classmethod
+    def _read(cls, folder: Path, version: str) -> Classifier:
+        from safetensors.numpy import load_file
+
+        facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        if facts["format"] != FORMAT:
+            raise BadModel(f"{folder.name} is of model format {facts['format']}, this FM Desk reads {FORMAT}.", "Train it again.")
+        head, novelty, reference, heldout = (
+            load_file(folder / f"{name}.safetensors") for name in ("head", "novelty", "reference", "heldout")
+        )
+        labels = tuple(facts["labels"])
+        names = np.array([*labels, "oos"], dtype=object)
+        table = pd.read_parquet(folder / "heldout.parquet", columns=HELDOUT_COLUMNS)
+        model = cls(
+            labels=labels,
+            head=Head(facts["head"]["kind"], head["weights"], head["bias"], head.get("projection"), facts["head"]["settings"]),
+            temperature=float(facts["temperature"]),
+            novelty=Novelty(reference=reference["embeddings"], **novelty),
+            threshold=float(facts["threshold"]),
+            least_probability=float(facts["least_probability"]),
+            reference=Rows(reference["embeddings"], names[reference["classes"]]),
+            heldout=Rows(heldout["embeddings"], names[heldout["classes"]], tuple(table["text_hash"])),
+            heldout_seen=reference["heldout"].astype(bool),
+            heldout_table=table,
+            info=facts["info"],
+            coverage=float(facts["coverage"]),
+            version=version,
+        )
+        model._check()
+        return model
+
+    def _check(self) -> None:
+        n, dim = len(self.labels), self.reference.embeddings.shape[1]
+        hidden = dim if self.head.projection is None else self.head.projection.shape[1]
+        if self.head.weights.shape != (hidden, n) or self.head.bias.shape != (n,) or self.novelty.class_means.shape != (n, dim):
+            raise BadModel(f"The arrays do not fit {n} labels and {dim} dimensions.", "Train it again.")
+        numbers = (self.head.weights, self.head.bias, self.novelty.total, np.array([self.temperature, self.threshold]))
+        if not all(np.isfinite(a).all() for a in numbers) or self.temperature <= 0:
+            raise BadModel("The head holds numbers that are not finite.", "Train it again.")
+
+    def _prediction(self, probabilities: np.ndarray, novelty: float, parts: np.ndarray, *, truncated: bool, wordless: bool) -> Prediction:
+        if wordless:
+            novelty = max(novelty, self.threshold + 1.0)
+        order = np.argsort(-probabilities, kind="stable")
+        scores = {self.labels[i]: float(probabilities[i]) for i in order}
+        label = self.labels[order[0]]
+        in_scope = novelty <= self.threshold
+        return Prediction(
+            label=label, score=scores[label], scores=scores, in_scope=in_scope, novelty=novelty, threshold=self.threshold,
+            reason=self._reason(in_scope, novelty, parts, wordless=wordless),
+            candidates=conformal_set(probabilities, self.labels, least=self.least_probability), coverage=self.coverage,
+            version=self.version, truncated=truncated,
+        )  # fmt: skip
+
+    def _reason(self, in_scope: bool, novelty: float, parts: np.ndarray, *, wordless: bool) -> str:
+        if wordless:
+            return "Out of scope: the message has no words."
+        numbers = f"novelty {novelty:.1f}, accepted up to {self.threshold:.1f} (0 is a usual message, 1 is one standard deviation stranger)"
+        if in_scope:
+            return f"In scope: {numbers}."
+        return f"Out of scope: {strangest_part(parts)}; {numbers}."
+
+
+def _unreadable(folder: Path, problem: object) -> BadModel:
+    return BadModel(f"{Path(folder).name} cannot be loaded: {problem}.", "Train it again, or roll back to another version.")

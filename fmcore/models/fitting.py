@@ -1,0 +1,213 @@
+"""From embedded rows to a served classifier and its measured figures: the step that every recipe and the ONNX export share.
+
+Order, so that no figure is flattered: (1) fit on train, choose head, temperature, threshold and conformal set on validation;
+(2) refit on train + validation and measure on test; (3) when the test rows were cut from rows that may be learnt from, ship
+a head refitted on them too. The figures reported are always those of (2).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from fmcore.evaluation.metrics import OOS, evaluate_predictions
+from fmcore.models.calibration import COVERAGE, fit_conformal, fit_temperature, negative_log_likelihood, softmax
+from fmcore.models.classifier import HELDOUT_COLUMNS, Classifier, Rows
+from fmcore.models.heads import Head, RidgeSums, fit_logistic, make_projection
+from fmcore.models.novelty import MISSED_OOS_COST, Threshold, choose_threshold, fit_novelty
+from fmcore.nouns import FMError
+
+LOGISTIC_C = (10.0,)
+RIDGE_PENALTY_A_ROW = (0.001, 0.004, 0.012)
+"""Ridge penalties tried, a training row: the best is flat between 10 and 100 for 7,500 rows of Banking77."""
+
+
+class NotEnoughRows(FMError):
+    """Rows that no classifier can be fitted or calibrated on."""
+
+
+@dataclass(frozen=True, eq=False)
+class FitOptions:
+    """What can be asked of a fit. head "auto" compares the kinds on validation. test_is_publishers: never learn from test."""
+
+    head: Literal["auto", "logistic", "ridge"] = "auto"
+    random_features: int = 4000
+    seed: int = 0
+    resamples: int = 1000
+    coverage: float = COVERAGE
+    missed_oos_cost: float = MISSED_OOS_COST
+    refit: bool = True
+    test_is_publishers: bool = True
+
+
+def fit_classifier(
+    train: Rows, validation: Rows, test: Rows, *, options: FitOptions, info: Mapping[str, Any]
+) -> tuple[Classifier, dict[str, Any]]:
+    """(classifier without an encoder, metrics). Train labels are the classes; validation and test may also hold "oos" rows.
+
+    info must give what `Classifier.load` needs: {"max_tokens": int}; the rest is kept as facts. The metrics are
+    evaluate_predictions' plus n_train, n_validation, n_test, head, threshold, temperature, refit and seconds.
+    """
+    started = time.perf_counter()
+    labels, inside = _checked(train, validation)
+    head, tried, sums = _choose_head(train, inside, labels, options)
+    chosen, threshold = _calibrated(head, train, validation, inside, labels, options)
+    chosen = replace(chosen, heldout=test, info={**info, "threshold_note": threshold.note})
+
+    if options.refit:
+        rows = joined(train, inside)
+        chosen = _with_head(chosen, _refit(head, sums, rows, inside, labels), rows)
+    metrics, table = evaluate(chosen, test, options)
+    measured, shipped = chosen.reference, replace(chosen, heldout_table=table)
+    extra = _inside(test, labels)
+    if options.refit and not options.test_is_publishers and len(extra):
+        rows = joined(measured, extra)
+        shipped = _with_head(shipped, _refit(head, sums, rows, extra, labels), rows)
+        shipped = replace(shipped, heldout_seen=np.arange(len(rows)) >= len(measured))
+    metrics.update(
+        n_train=len(train),
+        n_validation=len(validation),
+        n_test=len(test),
+        n_shipped=len(shipped.reference),
+        head={"chosen": head.kind, "settings": dict(head.settings), "tried": tried},
+        temperature=round(shipped.temperature, 5),
+        threshold={"value": round(threshold.value, 4), "note": threshold.note, **{k: round(v, 4) for k, v in threshold.facts.items()}},
+        refit=_refit_words(options, len(train), len(measured), len(shipped.reference)),
+        seed=options.seed,
+        seconds={"fit": round(time.perf_counter() - started, 2)},
+    )
+    return shipped, metrics
+
+
+def evaluate(classifier: Classifier, test: Rows, options: FitOptions) -> tuple[dict[str, Any], pd.DataFrame]:
+    """(metrics, held-out table): the classifier's figures on embedded rows, and its answer on each."""
+    if not len(test):
+        raise NotEnoughRows("There are no test rows.", "A model is shipped with measured figures only.")
+    predictions = classifier.decide(test.embeddings)
+    table = pd.DataFrame({
+        "text_hash": list(test.hashes) or [""] * len(test), "label": list(test.labels), "predicted": [p.label for p in predictions],
+        "score": [p.score for p in predictions], "novelty": [p.novelty for p in predictions],
+        "in_scope": [p.in_scope for p in predictions],
+    })  # fmt: skip
+    return evaluate_predictions(list(test.labels), predictions, resamples=options.resamples, seed=options.seed), table
+
+
+def _calibrated(
+    head: Head, train: Rows, validation: Rows, inside: Rows, labels: tuple[str, ...], options: FitOptions
+) -> tuple[Classifier, Threshold]:
+    """The head with its temperature, conformal set, out-of-scope score and threshold, all from validation rows."""
+    scores, classes = head.scores(inside.embeddings), _classes(inside.labels, labels)
+    temperature = fit_temperature(scores, classes)
+    least = fit_conformal(softmax(scores, temperature=temperature), classes, coverage=options.coverage)
+    novelty = fit_novelty(
+        train.embeddings,
+        _classes(train.labels, labels),
+        validation=inside.embeddings,
+        validation_scores=scores / np.float32(temperature),
+        n_classes=len(labels),
+    )
+    everything = head.scores(validation.embeddings) / np.float32(temperature)
+    threshold = choose_threshold(
+        novelty.score(validation.embeddings, everything), validation.labels == OOS, missed_oos_cost=options.missed_oos_cost
+    )
+    classifier = Classifier(
+        labels=labels,
+        head=head,
+        temperature=temperature,
+        novelty=novelty,
+        threshold=threshold.value,
+        least_probability=least,
+        reference=train,
+        heldout=validation,
+        heldout_seen=np.zeros(len(train), dtype=bool),
+        heldout_table=pd.DataFrame(columns=HELDOUT_COLUMNS),
+        coverage=options.coverage,
+    )
+    return classifier, threshold
+
+
+def _with_head(classifier: Classifier, head: Head, reference: Rows) -> Classifier:
+    """The same calibration around a head fitted on other rows."""
+    novelty = classifier.novelty.with_reference(reference.embeddings)
+    return replace(classifier, head=head, novelty=novelty, reference=reference, heldout_seen=np.zeros(len(reference), dtype=bool))
+
+
+def joined(first: Rows, second: Rows) -> Rows:
+    """The rows of both, in order."""
+    return Rows(
+        np.vstack([first.embeddings, second.embeddings]), np.concatenate([first.labels, second.labels]), (*first.hashes, *second.hashes)
+    )
+
+
+def _checked(train: Rows, validation: Rows) -> tuple[tuple[str, ...], Rows]:
+    """(labels, the in-scope validation rows). Raises NotEnoughRows or, for numbers that are not finite, FMError."""
+    labels = tuple(sorted(set(train.labels)))
+    if OOS in labels:
+        raise NotEnoughRows('Training rows are labelled "oos".', "Out-of-scope rows belong in validation and test only.")
+    if len(labels) < 2:
+        raise NotEnoughRows(f"There are training rows of {len(labels)} intent.", "At least two intents are needed.")
+    inside = _inside(validation, labels)
+    if len(inside) < 2:
+        raise NotEnoughRows(f"There are {len(inside)} in-scope validation rows.", "At least two are needed to calibrate on.")
+    if not (np.isfinite(train.embeddings).all() and np.isfinite(validation.embeddings).all()):
+        raise NotEnoughRows("The encoder gave numbers that are not finite.", "The training run diverged; use a smaller learning rate.")
+    return labels, inside
+
+
+def _inside(rows: Rows, labels: tuple[str, ...]) -> Rows:
+    """The rows whose label is one of the classes."""
+    kept = np.isin(rows.labels.astype(str), labels)
+    return Rows(rows.embeddings[kept], rows.labels[kept], tuple(h for h, k in zip(rows.hashes, kept, strict=False) if k))
+
+
+def _classes(names: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:
+    order = {label: i for i, label in enumerate(labels)}
+    return np.array([order[x] for x in names], dtype=np.int64)
+
+
+def _choose_head(
+    train: Rows, inside: Rows, labels: tuple[str, ...], options: FitOptions
+) -> tuple[Head, list[dict], RidgeSums | None]:
+    """(the best head on validation, every head tried with its figures, the ridge's sums over train where there are any)."""
+    classes, truth = _classes(train.labels, labels), _classes(inside.labels, labels)
+    heads: list[Head] = []
+    sums = None
+    if options.head in ("auto", "logistic"):
+        heads += [fit_logistic(train.embeddings, classes, n_classes=len(labels), c=c) for c in LOGISTIC_C]
+    if options.head in ("auto", "ridge"):
+        sums = RidgeSums(make_projection(train.embeddings.shape[1], options.random_features, seed=options.seed), n_classes=len(labels))
+        sums.add(train.embeddings, classes)
+        heads += [sums.solve(p * len(train)) for p in RIDGE_PENALTY_A_ROW]
+    tried = []
+    for head in heads:
+        scores = head.scores(inside.embeddings)
+        nll = negative_log_likelihood(scores, truth, fit_temperature(scores, truth))
+        right = float((scores.argmax(axis=1) == truth).mean())
+        figures = {"validation_accuracy": round(right, 5), "validation_nll": round(nll, 5)}
+        tried.append({"kind": head.kind, "settings": dict(head.settings), **figures})
+    best = max(range(len(heads)), key=lambda i: (tried[i]["validation_accuracy"], -tried[i]["validation_nll"]))
+    return heads[best], tried, sums
+
+
+def _refit(head: Head, sums: RidgeSums | None, rows: Rows, new: Rows, labels: tuple[str, ...]) -> Head:
+    """The same kind of head with the same settings on more rows: `new` are those of `rows` that the sums lack."""
+    if head.kind == "logistic" or sums is None:
+        return fit_logistic(rows.embeddings, _classes(rows.labels, labels), n_classes=len(labels), c=head.settings["c"])
+    sums.add(new.embeddings, _classes(new.labels, labels))
+    return sums.solve(head.settings["penalty"])
+
+
+def _refit_words(options: FitOptions, n_train: int, n_measured: int, n_shipped: int) -> str:
+    if not options.refit:
+        return f"none: the head is fitted on the {n_train} training rows"
+    if n_shipped == n_measured:
+        return f"head refitted on training and validation rows ({n_measured}) after settings and threshold were chosen on validation"
+    return (
+        f"figures are of a head fitted on training and validation rows ({n_measured}); the shipped head is refitted on the test rows too "
+        f"({n_shipped} rows), since they were cut from the training file"
+    )
