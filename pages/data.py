@@ -57,7 +57,7 @@ def page() -> None:
 
 def _catalogue(desk: Any, sets: list[Dataset]) -> None:
     """One card a data set, of one height, stacking on a narrow page."""
-    active = {run.params.get("name") for run in _fetch_runs(desk)}
+    active = {run.params.get("dataset") for run in _fetch_runs(desk)}
     with st.grid(3, min_column_width=290, gap="small", border=True) as grid:
         for entry in sets:
             with grid.cell():
@@ -87,7 +87,7 @@ def _entry(desk: Any, entry: Dataset, *, busy: bool) -> None:
 
 def _fetch(desk: Any, name: str) -> None:
     try:
-        desk.runs.request("fetch", {"name": name})
+        desk.runs.request("fetch", {"dataset": name})
     except FMError as error:
         ui.refusal(error)
         return
@@ -96,7 +96,7 @@ def _fetch(desk: Any, name: str) -> None:
 
 def _last_failure(desk: Any, name: str) -> None:
     """Why the newest fetch of this set did not succeed, where it stays visible."""
-    last = next((run for run in desk.runs.history(job="fetch", limit=20) if run.params.get("name") == name), None)
+    last = next((run for run in desk.runs.history(job="fetch", limit=20) if run.params.get("dataset") == name), None)
     if last is not None and last.is_over and last.state != "succeeded":
         ended = f"{live.STATES[last.state][0].lower()} {clock.ago(last.finished_at)}"
         why = ui.esc(ui.short(last.error or last.message, 300))
@@ -115,7 +115,8 @@ def _fetching(desk: Any, drawn: tuple[tuple[str, str], ...]) -> None:
         st.rerun()
     for run in active:
         with st.container(border=True):
-            ui.card(f"Fetching {ui.esc(run.params.get('name', ''))}", f"run {ui.esc(run.id)} · started by {ui.esc(run.trigger)}")
+            name = run.params.get("dataset", "")
+            ui.card(f"Fetching {ui.esc(name)}", f"run {ui.esc(run.id)} · started by {ui.esc(run.trigger)}")
             live.strip(run, desk.runs.metrics(run.id))
             if st.button("Cancel", key=f"cancel-{run.id}", icon=":material/stop_circle:"):
                 with ui.guarded():
@@ -160,13 +161,15 @@ def _splits(data: catalogue.LabelledData) -> None:
         rows.append({"Part": part.capitalize(), "Messages in scope": len(labels) - outside, "Out of scope": outside, "Intents": n_classes})
     with st.container(horizontal=True, vertical_alignment="top", gap="medium"):
         with st.container(width=460):
-            st.dataframe(pd.DataFrame(rows), hide_index=True, row_height=34, alt="Messages in each part of the split")
+            counted = {name: st.column_config.NumberColumn(format="localized") for name in rows[0] if name != "Part"}
+            table = pd.DataFrame(rows)
+            st.dataframe(table, hide_index=True, row_height=34, column_config=counted, alt="Messages in each part of the split")
         with st.container(width=420, gap="xsmall"):
             if data.synthetic:
                 st.markdown(ui.synthetic_mark() + " Written for this demo; no real customer wrote any of it.")
             st.markdown(f"{ui.esc(data.split_note)}")
-            whose = "the publisher's own" if data.test_is_publishers else "cut from the training rows"
-            ui.note(f"Test rows: {whose} · split sha256 `{data.split_hash[:16]}`")
+            whose = "fixed by the publisher" if data.test_is_publishers else "cut from the training rows"
+            ui.note(f"Test rows {whose} · split sha256 `{data.split_hash[:16]}`")
 
 
 def _classes(data: catalogue.LabelledData) -> None:
@@ -184,7 +187,7 @@ def class_chart(counts: pd.Series) -> go.Figure:
         go.Bar(x=list(range(1, len(values) + 1)), y=values, customdata=names, marker={"color": t["accent"], "line_width": 0},
                hovertemplate="%{customdata}: <b>%{y:,}</b> messages<extra></extra>")
     )  # fmt: skip
-    ui.desk(fig, "small", hovermode="closest", bargap=0.25, margin={"l": 8, "r": 8, "t": 24, "b": 8})
+    ui.desk(fig, "small", hovermode="closest", bargap=0.4, margin={"l": 8, "r": 8, "t": 24, "b": 8})
     label = {"showarrow": False, "yanchor": "bottom", "font_size": 12, "yshift": 2}
     if len(values) and values[0] != values[-1]:
         fig.add_annotation(x=0.5, y=values[0], text=f"{names[0]} {values[0]:,}", xanchor="left", **label)
@@ -218,7 +221,7 @@ def _sample(frame: pd.DataFrame) -> pd.DataFrame:
     """A few rows spread evenly over the table: tables sorted by class would show one class only."""
     step = max(1, len(frame) // SAMPLE)
     shown = frame.iloc[::step].head(SAMPLE)
-    return shown.rename(columns={"text": "Message", "label": "Intent"})
+    return shown[["label", "text"]].rename(columns={"text": "Message", "label": "Intent"})
 
 
 # ---------------------------------------------------------------- your own

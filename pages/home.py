@@ -38,7 +38,7 @@ def page() -> None:
         ui.no_server()
         return
     now = clock.now()
-    ui.header("Home", f"{now:%A} {now.day} {now:%B}, {now:%H:%M} UTC · desk up since {ui.fresh(desk.started_at)}")
+    ui.header("Home", f"{now:%A} {now.day} {now:%B}, {now:%H:%M} UTC · up for {clock.duration((now - desk.started_at).total_seconds())}")
     champions = {task: desk.registry.champion(task) for task in TASKS}
     _running(desk, tuple((run.id, run.state) for run in desk.runs.active()))
     left, right = ui.split(2, 1)
@@ -59,7 +59,7 @@ def _live_model(desk: Any, task: str, champion: ModelVersion | None) -> None:
     title = TASKS[task].title
     if champion is None:
         ui.card(title)
-        waiting = bool(desk.runs.active())
+        waiting = any(run.job == "finetune" for run in desk.runs.active())
         st.markdown("No model is live yet." + (" The first one is being made: see the progress above." if waiting else ""))
         ui.note("A model is live once a run has trained it and it was promoted.")
         return
@@ -67,6 +67,9 @@ def _live_model(desk: Any, task: str, champion: ModelVersion | None) -> None:
     if is_synthetic(champion.dataset):
         chips += " " + ui.synthetic_mark()
     ui.card(title, chips=chips)
+    warning = desk.engine.info(task)["warning"]
+    if warning:
+        st.error(f"**It does not answer.** {ui.esc(warning)}", icon=":material/error:")
     accuracy = figures.at(champion.metrics, "accuracy")
     if accuracy is None:
         st.markdown("How good it is was **not measured**.")
@@ -205,8 +208,7 @@ def _last_runs(desk: Any, history: list[Run]) -> None:
             return
         rows = [
             {
-                "Job": _title(desk, run),
-                "Settings": " · ".join(str(run.params[name]) for name in ("dataset", "recipe", "name") if run.params.get(name)),
+                "Run": " · ".join([_title(desk, run), *(str(run.params[name]) for name in ("dataset", "recipe") if run.params.get(name))]),
                 "State": [live.STATES[run.state][0]],
                 "What came of it": ui.short(run.error or run.message, 90),
                 "Took": live.took(run),

@@ -5,6 +5,7 @@ Owns the list of pages and the order in which a visit is let in; draws nothing o
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -12,6 +13,8 @@ import streamlit as st
 from fmcore import clock, runtime
 from fmcore.tasks import TASKS
 from pages import live, ui
+
+HERE = Path(__file__).resolve().parent
 
 PAGES = {
     "Desk": (
@@ -29,7 +32,8 @@ PAGES = {
 
 def main() -> None:
     """One visit: configuration, sign-in, navigation, page."""
-    st.set_page_config(page_title="FM Desk", page_icon=":material/lan:", layout="wide", initial_sidebar_state=212)
+    st.set_page_config(page_title="FM Desk", page_icon=str(HERE / "icon.svg"), layout="wide", initial_sidebar_state=212)
+    st.logo(HERE / "logo.svg", size="medium", icon_image=HERE / "icon.svg")
     if not _let_in():
         return
     page = st.navigation({section: [_page(*line) for line in lines] for section, lines in PAGES.items()})
@@ -84,17 +88,24 @@ def health(desk: Any) -> list[str]:
     soonest = min(slots, key=lambda row: row.next_at, default=None)
     last = next((run for run in desk.runs.history(limit=20) if run.is_over), None)
     n_active = len(desk.runs.active())
-    models = f"{len(live_tasks)} of {len(TASKS)} models live"
     lines = [
-        f":gray[:material/check_circle: {models}]" if len(live_tasks) == len(TASKS) else f":orange[:material/hourglass_empty: {models}]",
+        _models_line(desk, live_tasks),
         _schedule_line(soonest),
         f":blue[:material/autorenew: {n_active} running or waiting]" if n_active else ":gray[:material/bedtime: Nothing is running]",
     ]
     if last is not None:
         word, color, icon = live.STATES[last.state]
         quiet = "gray" if color in ("green", "blue") else color
-        lines.append(f":{quiet}[{icon} Last run: {word.lower()} {clock.ago(last.finished_at)}]")
+        lines.append(f":{quiet}[{icon} {word} {clock.ago(last.finished_at)}]")
     return [*lines, ":gray[:material/database: Store answers]"]
+
+
+def _models_line(desk: Any, live_tasks: list[str]) -> str:
+    refused = [task for task in live_tasks if desk.engine.info(task)["warning"]]
+    if refused:
+        return f":red[:material/error: {len(refused)} live model refused]"
+    words = f"{len(live_tasks)} of {len(TASKS)} models live"
+    return f":gray[:material/check_circle: {words}]" if len(live_tasks) == len(TASKS) else f":orange[:material/hourglass_empty: {words}]"
 
 
 def _schedule_line(soonest: Any) -> str:

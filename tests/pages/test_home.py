@@ -1,0 +1,90 @@
+"""Home: what is live with its interval, what runs, what to do first."""
+
+from pathlib import Path
+
+import pytest
+import toy_desk
+from streamlit.testing.v1 import AppTest
+
+from fmcore import runtime
+from jobs import JOBS
+from pages import home, shell
+
+
+@pytest.fixture
+def desk():
+    yield toy_desk.start(JOBS)
+    runtime.stop()
+
+
+def visit():
+    return AppTest.from_file(str(Path(shell.__file__)), default_timeout=30).run()
+
+
+def words(at):
+    return " ".join(m.value for m in at.main.markdown)
+
+
+def titles(desk):
+    return [step.title for step in home.steps(desk, {"intent": desk.registry.champion("intent")})]
+
+
+def test_an_empty_desk_offers_to_train_a_first_model(desk):
+    at = visit()
+    assert "No model is live yet" in words(at)
+    assert titles(desk)[0] == "Train a first model"
+    assert at.main.button[0].label == "Train"
+
+
+def test_the_first_model_is_asked_for_once_and_then_shown_at_work(desk):
+    visit().main.button[0].click().run()
+    assert [run.job for run in desk.runs.active()] == ["finetune"]
+    at = visit()
+    assert "Train a first model" not in titles(desk)
+    assert "The first one is being made" in words(at)
+    assert "Waiting" in words(at)
+
+
+def test_the_live_model_is_shown_with_its_interval_n_and_origin(desk, tmp_path):
+    toy_desk.fill(desk, tmp_path)
+    said = words(visit())
+    assert "**90.0 %** of 315 held-out messages right" in said
+    assert "95 % interval 87.0 to 93.0 %" in said
+    assert "Demo data" in said
+    assert "recipe linear" in said
+
+
+def test_a_figure_that_was_not_measured_is_not_made_up(desk, tmp_path):
+    made = toy_desk.version(desk.registry, tmp_path / "bare", 0.9, figures={})
+    desk.registry.promote("intent", made.version, by="a test", reason="it is the only one")
+    assert "**not measured**" in words(visit())
+
+
+def test_a_newer_candidate_and_unused_real_data_are_worth_doing(desk, tmp_path, public_data):
+    toy_desk.fill(desk, tmp_path)
+    assert titles(desk) == ["Try a message", "Review a candidate", "Fine-tune on real data"]
+
+
+def test_real_data_that_is_not_here_can_be_fetched(desk, tmp_path):
+    toy_desk.fill(desk, tmp_path)
+    assert "Fetch real data" in titles(desk)
+
+
+def test_the_last_runs_carry_their_states_and_hostile_errors_stay_text(desk, tmp_path):
+    toy_desk.fill(desk, tmp_path, running="maintain")
+    at = visit()
+    table = at.main.dataframe[-1].value
+    assert {state for states in table["State"] for state in states} == {"Done", "Failed", "Cancelled", "Timed out"}
+    assert "<b>out</b> of *memory*" in " ".join(table["What came of it"])
+    assert "Reading \\<rows\\>" in " ".join(p.proto.text for p in at.main.get("progress"))
+
+
+def test_the_quality_chart_draws_each_interval():
+    figures = toy_desk.metrics(0.9)
+    fig = home.quality_chart([("accuracy", figures["accuracy"]), ("oos.recall", figures["oos"]["recall"])])
+    trace = fig.data[0]
+    assert [round(v, 6) for v in trace.x] == [90.0, 86.0]
+    assert [round(v, 6) for v in trace.error_x.array] == [3.0, 6.0]
+    low, high = fig.layout.xaxis.range
+    assert low <= 80
+    assert high == 100

@@ -1,0 +1,250 @@
+"""The server: what it is reached by, what it refuses, what every answer carries, and how it starts and stops."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import httpx
+import pytest
+import streamlit as st
+from starlette.testclient import TestClient
+
+import app
+from fmcore import config, runtime
+from fmcore.config import settings
+from jobs import JOBS
+
+ROOT = Path(app.__file__).resolve().parent
+CONFIG = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
+
+
+def flat(tree, prefix=""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+# ---------------------------------------------------------------- configuration
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("server.address", "127.0.0.1"),
+        ("server.allowedHosts", ["localhost", "127.0.0.1"]),
+        ("server.enableCORS", True),
+        ("server.enableXsrfProtection", True),
+        ("server.enableStaticServing", False),
+        ("server.enableAgentApi", False),
+        ("server.maxUploadSize", 5),
+        ("server.maxMessageSize", 50),
+        ("server.maxWidgetStateSize", 5),
+        ("server.disconnectedSessionTTL", 60),
+        ("server.fileWatcherType", "none"),
+        ("server.headless", True),
+        ("browser.gatherUsageStats", False),
+        ("client.showErrorDetails", "none"),
+        ("client.showErrorLinks", False),
+        ("client.toolbarMode", "minimal"),
+        ("client.disableDataExport", True),
+        ("runner.magicEnabled", False),
+        ("logger.hideWelcomeMessage", True),
+    ],
+)
+def test_the_secure_defaults_are_set(option, value):
+    assert dict(flat(CONFIG))[option] == value
+
+
+def test_streamlit_knows_every_option_in_the_file():
+    known = st.config.get_config_options()
+    assert [option for option, _ in flat(CONFIG) if option not in known] == []
+
+
+def test_both_themes_set_the_same_colours():
+    light, dark = (dict(flat(CONFIG["theme"][mode])) for mode in ("light", "dark"))
+    assert light.keys() == dark.keys()
+
+
+# ---------------------------------------------------------------- who may reach it
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "unix:///tmp/desk.sock"])
+def test_loopback_needs_no_sign_in(address):
+    assert app.open_address_refusal(address, settings()) == ""
+
+
+@pytest.mark.parametrize("address", ["", "0.0.0.0", "::", "192.168.1.5", "desk.example", "fe80::1%eth0", "127.0.0.1.example"])
+def test_any_other_address_is_refused_with_what_is_missing(address):
+    said = app.open_address_refusal(address, settings())
+    assert ".streamlit/secrets.toml" in said
+    assert "FM_SECRET_API_TOKEN" in said
+
+
+def test_a_token_alone_does_not_open_the_pages_to_everyone(monkeypatch):
+    monkeypatch.setenv("FM_SECRET_API_TOKEN", "s3cret")
+    config.settings.cache_clear()
+    said = app.open_address_refusal("0.0.0.0", settings())
+    assert "sign-in" in said
+    assert "FM_SECRET_API_TOKEN" not in said
+    assert "s3cret" not in said
+
+
+# ---------------------------------------------------------------- one process, in this process
+
+
+@pytest.fixture
+def client():
+    with TestClient(app.app, base_url="http://127.0.0.1") as client:
+        yield client
+
+
+def test_the_desk_stands_before_the_first_visitor_and_is_gone_after_the_last(client):
+    assert runtime.current() is not None
+    assert client.get("/healthz").json() == {"status": "ok"}
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "models": []})
+    assert {row.job for row in runtime.current().runs.schedules()} == {job.name for job in JOBS.values() if job.schedule}
+    client.__exit__(None, None, None)
+    assert runtime.current() is None
+    client.__enter__()
+
+
+def test_a_store_that_does_not_answer_is_not_ready(client):
+    runtime.current().store.close()
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/api/nothing", "/_stcore/health", "/nothing"])
+def test_every_answer_carries_the_security_headers(client, path):
+    headers = client.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "SAMEORIGIN"
+    assert "frame-ancestors 'self'" in headers["content-security-policy"]
+    assert headers["referrer-policy"] == "same-origin"
+
+
+def test_a_desk_without_models_asks_for_its_first_one_once(monkeypatch):
+    monkeypatch.setenv("FM_BOOTSTRAP", "true")
+    config.settings.cache_clear()
+    desk = runtime.start(settings(), JOBS)
+    try:
+        app.first_launch(desk)
+        app.first_launch(desk)
+        (run,) = desk.runs.active()
+        assert (run.job, run.trigger, run.params["dataset"], run.params["recipe"]) == ("finetune", "first launch", "demo", "linear")
+    finally:
+        runtime.stop()
+
+
+def test_no_first_run_where_it_was_switched_off():
+    desk = runtime.start(settings(), JOBS)
+    try:
+        app.first_launch(desk)
+        assert desk.runs.active() == []
+    finally:
+        runtime.stop()
+
+
+# ---------------------------------------------------------------- real processes
+
+
+def launch(home, *command, **environment):
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FM_", "STREAMLIT_"))}
+    given = {"FM_HOME": str(home), "FM_PROFILE": "tiny", "FM_BOOTSTRAP": "false", "OMP_NUM_THREADS": "1"}
+    command = command or ("streamlit", "run", "app.py", "--server.port", str(free_port()))
+    return subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=ROOT, env={**kept, **given, **environment}, text=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until_it_listens(process, home):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"it ended with {process.returncode}: {process.communicate()[1][-2000:]}")
+        try:
+            return json.loads((home / "server.json").read_text())
+        except (OSError, ValueError):
+            time.sleep(0.05)
+    process.kill()
+    pytest.fail("it did not listen within 60 s")
+
+
+def refused(process):
+    """The sentence of a server that would not start: exit code 2, no traceback."""
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2, said
+    assert "Traceback" not in said
+    assert "FM Desk cannot start: " in said
+    return said.split("FM Desk cannot start: ")[1]
+
+
+@pytest.mark.slow
+def test_a_server_says_where_it_is_guards_its_store_and_leaves_nothing_behind(tmp_path):
+    home = tmp_path / "home"
+    first = launch(home)
+    try:
+        said = until_it_listens(first, home)
+        assert said["pid"] == first.pid
+        assert stat.S_IMODE((home / "server.json").stat().st_mode) == 0o600
+        assert httpx.get(said["url"] + "/healthz").json() == {"status": "ok"}
+        assert httpx.get(said["url"] + "/_stcore/host-config", headers={"Host": "rebind.example"}).status_code in (400, 403)
+        assert str(first.pid) in refused(launch(home))  # a second server on the same store names the first
+        assert json.loads((home / "server.json").read_text())["pid"] == first.pid
+    finally:
+        first.send_signal(signal.SIGTERM)
+        out, err = first.communicate(timeout=30)
+    assert f"FM Desk: {said['url']}" in out
+    assert "Traceback" not in err
+    assert not (home / "server.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "environment", "expected"),
+    [
+        (("streamlit", "run", "app.py", "--server.address", "0.0.0.0"), {}, "FM_SECRET_API_TOKEN"),
+        (("uvicorn", "app:app", "--host", "0.0.0.0", "--port", "0"), {}, "FM_SECRET_API_TOKEN"),
+        (None, {"FM_THREADS": "many"}, "FM_THREADS"),
+        (None, {"FM_HOME": "/proc/nothing"}, "FM_HOME"),
+    ],
+    ids=["an open address", "an open address chosen by uvicorn", "a setting that cannot be read", "a home that cannot be written"],
+)
+def test_it_refuses_to_start_in_one_sentence(tmp_path, command, environment, expected):
+    assert expected in refused(launch(tmp_path / "home", *(command or ()), **environment))
+
+
+@pytest.mark.slow
+def test_uvicorn_serves_the_same_desk(tmp_path):
+    process = launch(tmp_path, "uvicorn", "app:app", "--port", str(free_port()), "--no-access-log")
+    try:
+        said = until_it_listens(process, tmp_path)
+        assert httpx.get(said["url"] + "/readyz").status_code == 200
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+
+def test_the_watcher_of_the_address_sees_a_socket_of_this_process():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        assert listener.getsockname() in app.listening_on()
