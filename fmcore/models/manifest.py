@@ -31,6 +31,8 @@ class Tampered(FMError):
 def write_manifest(folder: Path) -> str:
     """Finish a model folder: hash every file, put all of it on disk, then MANIFEST.json by atomic rename. Returns its sha256."""
     folder = Path(folder)
+    part = folder / f"{MANIFEST}.part"
+    part.unlink(missing_ok=True)  # of an attempt that died here
     files = {}
     for name, path in _files(folder).items():
         if name == MANIFEST:
@@ -41,7 +43,6 @@ def write_manifest(folder: Path) -> str:
     if not files:
         raise Tampered(f"{folder} holds no files, so it is no model.", "The recipe has to write its files before the manifest.")
     body = json.dumps({"format": 1, "written_at": clock.now().isoformat(timespec="seconds"), "files": files}, indent=1).encode()
-    part = folder / f"{MANIFEST}.part"
     with part.open("wb") as handle:
         handle.write(body)
         handle.flush()

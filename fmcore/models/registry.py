@@ -17,7 +17,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,16 +132,20 @@ class Registry:
     def champion(self, task: str) -> ModelVersion | None:
         """The version that serves a task, or None. Cheap: read again only after something was committed to the store."""
         seen = self.store.n_commits  # before the query: a commit in between makes the next call read again
-        with self._lock:
+        at, cached = self._champions
+        if at == seen and task in cached:
+            return cached[task]
+        with self._lock:  # one caller reads, the others wait for what it finds
+            seen = self.store.n_commits
             at, cached = self._champions
-            if at == seen and task in cached:
-                return cached[task]
-        stack = self._stack(task)
-        found = self._rows("task = ? AND version = ?", task, stack[-1]) if stack else []
-        with self._lock:
-            at, cached = self._champions
-            self._champions = (seen, {**(cached if at == seen else {}), task: found[0] if found else None})
-        return found[0] if found else None
+            if at != seen:
+                cached = {}
+            if task not in cached:
+                stack = self._stack(task)
+                found = self._rows("task = ? AND version = ?", task, stack[-1]) if stack else []
+                cached = {**cached, task: found[0] if found else None}
+                self._champions = (seen, cached)
+            return cached[task]
 
     def resolve(self, name: str) -> ModelVersion:
         """The version a person means by "intent" (champion), "intent@version", or a data set name ("banking77").
@@ -267,19 +271,13 @@ class Registry:
 
     def _stack(self, task: str) -> list[str]:
         """The champions as a stack, the present one last: a promotion puts one on top, a rollback takes it off."""
-        stack: list[str] = []
-        for row in self.store.rows("SELECT version, reason FROM promotions WHERE task = ? ORDER BY noted_at, rowid", task):
-            if row["reason"].startswith(ROLLED_BACK) and len(stack) > 1 and stack[-2] == row["version"]:
-                stack.pop()
-            else:
-                stack.append(row["version"])
-        return stack
+        return _stacked(self.promotions(task))
 
     def _rows(self, where: str, *params: Any) -> list[ModelVersion]:
         rows = self.store.rows(f"SELECT {_COLUMNS} FROM model_versions WHERE {where} ORDER BY created_at DESC, rowid DESC", *params)
-        crowned = {row["task"] for row in rows}
-        served = {task: {p.version for p in self.promotions(task)} for task in crowned}
-        on_top = {task: (self._stack(task) or [None])[-1] for task in crowned}
+        history = {task: self.promotions(task) for task in {row["task"] for row in rows}}
+        served = {task: {p.version for p in promotions} for task, promotions in history.items()}
+        on_top = {task: (_stacked(promotions) or [None])[-1] for task, promotions in history.items()}
         return [self._version(row, champion=on_top[row["task"]], served=served[row["task"]]) for row in rows]
 
     def _version(self, row: Mapping[str, Any], *, champion: str | None, served: set[str]) -> ModelVersion:
@@ -311,6 +309,16 @@ class Registry:
             return "There are no models yet: start a run on the Training page."
         names = ", ".join(f"{v.task}@{v.version} ({v.dataset})" for v in found[:8])
         return f"There is: {names}{' and more' if len(found) > 8 else ''}."
+
+
+def _stacked(promotions: Sequence[Promotion]) -> list[str]:
+    stack: list[str] = []
+    for change in reversed(promotions):
+        if change.reason.startswith(ROLLED_BACK) and len(stack) > 1 and stack[-2] == change.version:
+            stack.pop()
+        else:
+            stack.append(change.version)
+    return stack
 
 
 def _reason(text: str) -> str:
