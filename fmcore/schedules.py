@@ -39,10 +39,9 @@ def missed(store: Store, limit: int) -> list[MissedSlot]:
     return [MissedSlot(r["job"], clock.from_store(r["slot_at"]), r["reason"], clock.from_store(r["noted_at"])) for r in rows]
 
 
-def next_slot(store: Store, job: str) -> tuple[str, dt.datetime] | None:
-    """(cron line, next slot) as last set, or None."""
-    rows = store.rows("SELECT cron, next_at FROM schedules WHERE job = ?", job)
-    return (rows[0]["cron"], clock.from_store(rows[0]["next_at"])) if rows else None
+def planned(store: Store) -> dict[str, tuple[str, dt.datetime]]:
+    """(cron line, next slot) of each job, as last set."""
+    return {row["job"]: (row["cron"], clock.from_store(row["next_at"])) for row in store.rows("SELECT job, cron, next_at FROM schedules")}
 
 
 def set_next(tx: Transaction, job: str, cron: str, next_at: dt.datetime, *, fired: dt.datetime | None = None) -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from jobs import maintain
+from jobs import fetch, maintain
 
-JOBS = {job.name: job for job in (maintain.JOB,)}
+JOBS = {job.name: job for job in (fetch.JOB, maintain.JOB)}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from fmcore.data import catalogue, fetch
-from fmcore.nouns import Job
+from fmcore.nouns import Job, Report
 from fmcore.store.store import Store
 
 
@@ -15,7 +15,7 @@ class Params(BaseModel, extra="forbid"):
     dataset: Literal["banking77", "clinc150"] = Field("banking77", description="The data set to download from its publisher.")
 
 
-def run(store: Store, params: Params, report: Any) -> dict[str, object]:
+def run(store: Store, params: Params, report: Report) -> dict[str, object]:
     """Download the set; a set that is there and whole is only checked. Returns {"dataset", "path", "bytes", "sha256"}."""
     return fetch.fetch_dataset(catalogue.dataset(params.dataset), store.home, progress=report.progress)
 

@@ -169,6 +169,7 @@ class Runner:
         state, error, _ = self._outcome(watch, prepare)
         if state != "succeeded" or watch.look():
             return (state, error, {}) if state != "succeeded" else (watch.must_end, watch.why, {})
+        watch.heard()
         ended = self._child(run, run_dir, watch)
         worked = _result_of(run_dir)
         if watch.must_end or worked is None:

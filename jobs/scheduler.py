@@ -58,9 +58,10 @@ class Scheduler:
     def tick(self) -> list[Run]:
         """Queue what is due; returns the new runs. A job in trouble does not keep the others waiting."""
         fired = []
+        planned = schedules.planned(self._runs.store)
         for job in self._jobs:
             try:
-                run = self._turn(job, self._now())
+                run = self._turn(job, planned.get(job.name), self._now())
             except FMError as error:
                 log.error("the schedule of %s: %s", job.name, error)
                 continue
@@ -69,8 +70,7 @@ class Scheduler:
                 fired.append(run)
         return fired
 
-    def _turn(self, job: Job, at: dt.datetime) -> Run | None:
-        stored = schedules.next_slot(self._runs.store, job.name)
+    def _turn(self, job: Job, stored: tuple[str, dt.datetime] | None, at: dt.datetime) -> Run | None:
         upcoming = next_slot(job.schedule, at)
         if stored is None or stored[0] != job.schedule or stored[1] > upcoming:  # new, changed, or the clock was set back
             self._runs.plan(job.name, job.schedule, upcoming)
@@ -115,4 +115,4 @@ def _trigger(cron: str) -> CronTrigger:
     try:
         return CronTrigger.from_crontab(cron, timezone=clock.UTC)
     except ValueError as error:
-        raise BadSchedule(f"The schedule {cron!r} cannot be read ({error}).", "It has five fields: minute hour day month weekday.") from None
+        raise BadSchedule(f"The schedule {cron!r} cannot be read ({error}).", "Five fields: minute hour day month weekday.") from None

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a script, this file starts with its own folder only
+
 from pydantic import BaseModel
 
 from fmcore.nouns import FMError, Job

@@ -1,0 +1,161 @@
+"""The fine-tuning job: a data set and a base model become a version, which the gate may promote.
+
+prepare freezes the data and every choice into the run's folder; work reads nothing but that folder; land takes the model in,
+asks the gate, and promotes at most once however often it is called.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from fmcore import tasks
+from fmcore.config import settings
+from fmcore.data import catalogue
+from fmcore.data.catalogue import LabelledData
+from fmcore.models.registry import Registry
+from fmcore.nouns import FMError, Job, ModelVersion, Report
+from fmcore.store.store import Store
+
+CHAMPION = "champion"
+
+
+class RunFolderDamaged(FMError):
+    """A run's folder lacks what prepare or work put there."""
+
+
+class Params(BaseModel, extra="forbid"):
+    task: Literal["intent"] = Field("intent", description="What the model is for.")
+    dataset: str = Field("demo", min_length=1, max_length=1000, description="A data set of the catalogue, or the path of a CSV file with the columns text,label; champion: the present model's.")  # noqa: E501  # fmt: skip
+    recipe: Literal["linear", "full", "lora", "champion"] = Field("linear", description="linear: a head on the frozen encoder, minutes. full: tune every layer, the best accuracy. lora: tune small adapters, less memory on a GPU. champion: the present model's.")  # noqa: E501  # fmt: skip
+    epochs: int = Field(0, ge=0, le=50, description="Passes over the training rows (full, lora); 0 takes the profile's.")
+    batch: int = Field(0, ge=0, le=1024, description="Rows a training step (full, lora); 0 takes the profile's.")
+    learning_rate: float = Field(1e-4, gt=0, le=0.1, allow_inf_nan=False, description="Peak learning rate of the encoder (full, lora); the head's is ten times that.")  # noqa: E501  # fmt: skip
+    shots: int = Field(0, ge=0, le=1000, description="Training rows kept per label, drawn by the seed; 0 keeps all.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random choice: the same seed gives the same model.")
+    max_tokens: int = Field(0, ge=0, le=512, description="Longest text the model reads, in tokens; 0 takes the profile's.")
+    promote: Literal["gate", "always", "never"] = Field("gate", description="gate: serve the model if it is better on the same held-out rows. always or never: whatever the gate says.")  # noqa: E501  # fmt: skip
+    reason: str = Field("", max_length=500, description="Why this run: kept with the promotion.")
+    refit: bool = Field(True, description="Fit the shipped head on validation rows too, and on test rows that were cut from the training file. Figures stay those from before.")  # noqa: E501  # fmt: skip
+    fast: bool = Field(False, description="A first model in seconds: fewer served forms and heads are tried (linear).")
+
+
+def prepare(store: Store, params: Params, run_dir: Path) -> None:
+    """Write data/ and settings.json. Raises what the catalogue raises for a data set that is not there or cannot be learnt from."""
+    params = _resolved(store, params)
+    catalogue.load(params.dataset).save(run_dir / "data")
+    chosen = {"params": params.model_dump(), "base": settings().base_model, "profile": settings().profile}
+    (run_dir / "settings.json").write_text(json.dumps(chosen, indent=1), encoding="utf-8")
+
+
+def work(run_dir: Path, report: Report) -> dict[str, Any]:
+    """Train and write run_dir/model with its manifest. Returns the figures; a checkpoint in run_dir is gone on from."""
+    chosen = _read(run_dir / "settings.json")
+    params, data = Params(**chosen["params"]), LabelledData.load(run_dir / "data")
+    out = run_dir / "model"
+    shutil.rmtree(out, ignore_errors=True)  # what an attempt before this one left unfinished
+    metrics = _train(data, params, chosen["base"], out, report, run_dir / "checkpoint")
+    outcome = {"recipe": params.recipe, "dataset": data.name, "base": chosen["base"], "synthetic": data.synthetic, "metrics": {**metrics, "params": params.model_dump()}}  # noqa: E501  # fmt: skip
+    (run_dir / "outcome.json").write_text(json.dumps(outcome, allow_nan=False), encoding="utf-8")
+    return {key: metrics.get(key) for key in ("n", "accuracy", "macro_f1", "ece", "oos", "refit", "seconds")}
+
+
+def land(store: Store, run_dir: Path) -> dict[str, Any]:
+    """Adopt the model, ask the gate, promote if that is what the run was for. The same answer however often it is called."""
+    params, outcome = Params(**_read(run_dir / "settings.json")["params"]), _read(run_dir / "outcome.json")
+    registry = Registry(store)
+    version = registry.adopt(
+        run_dir / "model",
+        task=params.task,
+        recipe=outcome["recipe"],
+        dataset=outcome["dataset"],
+        base=outcome["base"],
+        metrics=outcome["metrics"],
+        run_id=run_dir.name,
+    )
+    verdict, promoted = _promotion(registry, version, params)
+    shutil.rmtree(run_dir / "checkpoint", ignore_errors=True)  # a landed run is never resumed, and this is most of its folder
+    figures = outcome["metrics"]
+    return {
+        "version": version.version,
+        "task": params.task,
+        "dataset": outcome["dataset"],
+        "recipe": outcome["recipe"],
+        "accuracy": figures.get("accuracy"),
+        "oos": figures.get("oos"),
+        "form": (figures.get("serving") or {}).get("form"),
+        "verdict": verdict,
+        "promoted": promoted,
+    }
+
+
+def _promotion(registry: Registry, version: ModelVersion, params: Params) -> tuple[dict[str, Any], bool]:
+    """(the gate's verdict, whether this version was promoted). A second call finds the first one's promotion."""
+    if any(p.version == version.version for p in registry.promotions(params.task)):
+        return dict(registry.get(params.task, version.version).verdict), True
+    verdict = registry.gate(version)
+    wanted = params.promote == "always" or (params.promote == "gate" and verdict["passed"])
+    if wanted:
+        asked = params.promote == "always"
+        said = params.reason or ("Asked for when the run was started." if asked else "")
+        reason = said if asked else f"{verdict['reason']} {said}".strip()
+        registry.promote(params.task, version.version, by="finetune" if asked else "gate", reason=reason[:500])
+    return verdict, wanted
+
+
+def _resolved(store: Store, params: Params) -> Params:
+    """The parameters with the present champion's recipe and data set in place of the word "champion"."""
+    if CHAMPION not in (params.recipe, params.dataset):
+        return params
+    champion = Registry(store).champion(params.task)
+    before = dict(champion.metrics.get("params") or {}) if champion else {}
+    recipe = before.get("recipe", "linear") if params.recipe == CHAMPION else params.recipe
+    dataset = before.get("dataset", tasks.task(params.task).default_dataset) if params.dataset == CHAMPION else params.dataset
+    return params.model_copy(update={"recipe": recipe, "dataset": dataset})
+
+
+def _train(data: LabelledData, params: Params, base: str, out: Path, report: Report, checkpoint: Path) -> dict[str, Any]:
+    from fmcore.training import finetune
+
+    limits = settings().limits()
+    threads = settings().training_threads()
+    options = finetune.Tuning(
+        recipe=params.recipe,
+        base=base,
+        epochs=params.epochs or limits.epochs,
+        batch=params.batch or limits.batch,
+        learning_rate=params.learning_rate,
+        shots=params.shots,
+        seed=params.seed,
+        max_tokens=params.max_tokens or limits.max_tokens,
+        refit=params.refit,
+        threads=threads,
+        random_features=limits.random_features,
+        resamples=limits.bootstrap_resamples,
+    )
+    return finetune.train(data, options, out, report, checkpoint=checkpoint)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderDamaged(f"{path.name} of run {path.parent.name} cannot be read ({error}).", "Start the run again.") from error
+
+
+JOB = Job(
+    name="finetune",
+    title="Fine-tune a model",
+    summary="Trains a classifier on a data set from a foundation model, measures it on held-out rows, and lets the gate promote it.",
+    kind="heavy",
+    params=Params,
+    prepare=prepare,
+    work=work,
+    land=land,
+    schedule="0 3 * * 0",
+    scheduled_params={"recipe": CHAMPION, "dataset": CHAMPION, "reason": "Weekly retraining."},
+)
