@@ -21,6 +21,7 @@ MAX_ROWS = 100_000
 TEXT_NAMES = ("text", "message", "utterance", "sentence", "query")
 LABEL_NAMES = ("label", "intent", "category", "class")
 _DELIMITERS = (",", ";", "\t")
+csv.field_size_limit(2**31 - 1)  # one limit for the whole process; what bounds a cell here is max_bytes
 _MAGIC = {
     b"PK\x03\x04": "an Excel workbook or a zip archive",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
@@ -127,14 +128,13 @@ def _bytes_of(source: bytes | Path, max_bytes: int) -> bytes:
 
 
 def _table(content: str, max_rows: int) -> tuple[list[str], list[list[str]]]:
-    """(header, rows) of a CSV text, blank lines left out. Raises UploadError."""
+    """(header, rows) of a CSV text, lines without anything on them left out. Raises UploadError."""
     delimiter = _delimiter(content)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     rows: list[list[str]] = []
-    before = csv.field_size_limit(max(len(content), 131_072))
     try:
         for row in reader:
-            if row:
+            if row and not (rows and len(row) < len(rows[0]) and not "".join(row).strip()):
                 rows.append(row)
             if len(rows) > max_rows + 1:
                 raise UploadError(f"The file has more than {max_rows:,} rows.", "Split it, or use python -m fmcore predict.")
@@ -143,8 +143,6 @@ def _table(content: str, max_rows: int) -> tuple[list[str], list[list[str]]]:
             f"The CSV breaks off near line {reader.line_num}: {error}.",
             "Most often a quotation mark is not closed, or not doubled inside a quoted text.",
         ) from error
-    finally:
-        csv.field_size_limit(before)
     if len(rows) < 2:
         raise UploadError("The file has a header and no rows." if rows else "The file has no rows.", "Add at least one message.")
     return rows[0], rows[1:]

@@ -1,0 +1,406 @@
+"""Downloads: the only outbound connections of FM Desk, made when a person or a job asks for them.
+
+A download goes to a public address only, is bounded in size and time, resumes where it was cut, and stands under its final name
+only once its checksum fits. The address that is vetted is the one that is connected to, at every redirect. Proxies, cookies and
+.netrc of the environment are ignored. Nothing here knows what is in a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import ipaddress
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+
+from fmcore import clock
+from fmcore.data import catalogue
+from fmcore.nouns import Dataset, FMError
+
+MAX_REDIRECTS = 3
+MAX_TRIES = 3
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_V6 = ipaddress.ip_network("2000::/3")
+_TEREDO = ipaddress.ip_network("2001::/32")
+
+
+class FetchError(FMError):
+    """A download that did not end in a file."""
+
+
+class Offline(FetchError):
+    """The server cannot be reached, broke off, or is too slow."""
+
+
+class Refused(FetchError):
+    """An address this desk does not connect to, or an answer that is not the file."""
+
+
+class TooLarge(FetchError):
+    """More bytes than the file may have."""
+
+
+class ChecksumMismatch(FetchError):
+    """A whole file, but not the one that was asked for."""
+
+
+class NotStored(FetchError):
+    """The disk did not take the file."""
+
+
+def download(
+    url: str,
+    target: Path,
+    *,
+    max_bytes: int,
+    sha256: str | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+    allow_private: bool = False,
+    stall_s: float = 30,
+    deadline_s: float = 1800,
+) -> str:
+    """Fetch a URL into a file and return its sha256; what is there already of `target`.part is not fetched again.
+
+    progress(done_bytes, total_bytes or None) is called after each chunk; what it raises ends the download, which a later call
+    resumes. allow_private lets tests reach a server on this machine. Raises a FetchError.
+    """
+    deadline = _Deadline(deadline_s)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        timeout = httpx.Timeout(stall_s, connect=min(stall_s, 10))
+        with httpx.Client(trust_env=False, follow_redirects=False, verify=_tls(), timeout=timeout) as client:
+            part = _Part(target, url)
+            for n_try in range(1, MAX_TRIES + 1):
+                try:
+                    with deadline, _open(client, url, part, deadline=deadline, allow_private=allow_private) as response:
+                        part.take(response, max_bytes=max_bytes, progress=progress, deadline=deadline)
+                    break
+                except (httpx.TransportError, _ServerError) as error:
+                    deadline.check(url)
+                    if n_try == MAX_TRIES:
+                        raise _offline(url, error) from error
+                    time.sleep(min(0.2 * n_try, deadline.left_s()))
+        return part.finish(sha256)
+    except httpx.InvalidURL as error:
+        raise Refused(f"{url[:200]!r} is not an address.", "Check it.") from error
+    except OSError as error:
+        raise NotStored(f"{target.name} cannot be written: {error.strerror or error}.", f"Check the disk of {target.parent}.") from error
+
+
+def fetch_dataset(
+    entry: Dataset,
+    home: Path,
+    *,
+    progress: Callable[[float, str], None] | None = None,
+    files: tuple[catalogue.RemoteFile, ...] = (),
+    allow_private: bool = False,
+) -> dict[str, object]:
+    """Download a data set of the catalogue into <home>/data/<name>; files that are there and whole are kept.
+
+    progress(fraction, message) may raise to cancel. files: the same files at a mirror. The manifest is written last: without it
+    the catalogue takes the set for missing. Returns {"dataset", "path", "bytes", "sha256"}, the last by file. Raises a FetchError,
+    or catalogue.BadData when the files are not the set that the catalogue describes.
+    """
+    files = files or catalogue.remote_files(entry.name)
+    if not files:
+        raise Refused(f"{entry.title} is built in; there is nothing to download.")
+    folder = home / "data" / entry.name
+    seen: dict[str, dict[str, object]] = {}
+    with _alone(folder):
+        for at, file in enumerate(files):
+            target = folder / file.name
+            if not _is_whole(target, file.sha256):
+                download(
+                    file.url,
+                    target,
+                    max_bytes=file.max_bytes,
+                    sha256=file.sha256,
+                    progress=_share(progress, file.name, at, of=len(files)),
+                    allow_private=allow_private,
+                )
+            seen[file.name] = {"sha256": file.sha256, "bytes": target.stat().st_size, "url": file.url}
+        catalogue.check_rows(entry.name, folder)
+        manifest = {"dataset": entry.name, "fetched_at": clock.now().isoformat(timespec="seconds"), "files": seen}
+        _write_whole(folder / catalogue.MANIFEST, json.dumps(manifest, indent=1).encode())
+    if progress:
+        progress(1.0, f"{entry.title} is here")
+    n_bytes = sum(file["bytes"] for file in seen.values())
+    return {"dataset": entry.name, "path": str(folder), "bytes": n_bytes, "sha256": {name: file["sha256"] for name, file in seen.items()}}
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one on the open internet: not private, loopback, link-local, shared, multicast or reserved.
+
+    Addresses that carry another inside (mapped, NAT64, 6to4) are judged by the inner one, since that is where packets go.
+    """
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if ip.version == 6:
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+        if ip not in _GLOBAL_V6 or ip in _TEREDO:
+            return False
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+
+
+class _ServerError(Exception):
+    """A 5xx or 429 answer: worth another try."""
+
+
+class _Deadline:
+    """The most time a download may take. While entered, a timer shuts its socket then, whatever the reading waits for."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.ends = seconds, time.monotonic() + seconds
+        self._stream, self._timer = None, None
+
+    def __enter__(self) -> _Deadline:
+        self._timer = threading.Timer(self.left_s(), self._shut)
+        self._timer.daemon = True
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._timer.cancel()
+        self._stream = None
+
+    def left_s(self) -> float:
+        return max(0.0, self.ends - time.monotonic())
+
+    def check(self, url: str) -> None:
+        if self.left_s() == 0:
+            what = f"{_host(url)} did not deliver within {clock.duration(self.seconds)}."
+            raise Offline(what, "Run it again: it goes on where it stopped.")
+
+    def watch(self, event: str, info: dict) -> None:
+        """httpx's trace hook: notes the stream of the connection as it is opened."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._stream = info["return_value"]
+
+    def _shut(self) -> None:
+        stream = self._stream
+        if stream is not None:
+            with contextlib.suppress(OSError):  # closed in the same moment: what was wanted
+                stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+
+class _Part:
+    """The unfinished file: its bytes in <target>.part, and beside it what the server called them (<target>.part.json)."""
+
+    def __init__(self, target: Path, url: str):
+        self.target, self.url = target, url
+        self.path, self.note = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")
+
+    def headers(self) -> dict[str, str]:
+        """The request headers that ask for the rest of the file; {} where it has to be fetched from the start."""
+        try:
+            note = json.loads(self.note.read_text())
+            size = self.path.stat().st_size
+        except (FileNotFoundError, ValueError):
+            return {}
+        etag = note.get("etag", "") if isinstance(note, dict) and note.get("url") == self.url else ""
+        strong = isinstance(etag, str) and etag.startswith('"') and etag.isascii() and etag.isprintable()
+        return {"Range": f"bytes={size}-", "If-Range": etag} if strong and size else {}
+
+    def take(self, response: httpx.Response, *, max_bytes: int, progress: Callable | None, deadline: _Deadline) -> None:
+        """Append the body to the part, from the start unless the server sends the rest that was asked for."""
+        done = self._starts_at(response)
+        length = response.headers.get("content-length", "")
+        total = done + int(length) if length.isdecimal() else None
+        _bounded(total or 0, max_bytes, self.url)
+        self.note.write_text(json.dumps({"url": self.url, "etag": response.headers.get("etag", "")}))
+        with self.path.open("r+b" if done else "wb") as file:
+            file.truncate(done)
+            file.seek(done)
+            for chunk in response.iter_raw():
+                done += len(chunk)
+                _bounded(done, max_bytes, self.url)
+                file.write(chunk)
+                deadline.check(self.url)
+                if progress:
+                    progress(done, total)
+            deadline.check(self.url)  # a body without a length ends like a whole one when its socket is shut
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, sha256: str | None) -> str:
+        """Check the whole part and give it its final name. Raises ChecksumMismatch, and forgets the part."""
+        found = _digest(self.path)
+        if sha256 and found != sha256:
+            self.forget()
+            raise ChecksumMismatch(
+                f"{self.target.name} from {_host(self.url)} has the sha256 {found[:12]}…, not {sha256[:12]}….",
+                "The file was changed on its way or at its source; nothing was kept. Try again later.",
+            )
+        os.replace(self.path, self.target)
+        self.note.unlink(missing_ok=True)
+        return found
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+    def _starts_at(self, response: httpx.Response) -> int:
+        if response.status_code != 206:
+            return 0
+        size = self.path.stat().st_size
+        if not response.headers.get("content-range", "").startswith(f"bytes {size}-"):
+            self.forget()
+            raise _ServerError("it sent another part of the file than was asked for")
+        return size
+
+
+@contextlib.contextmanager
+def _open(client: httpx.Client, url: str, part: _Part, *, deadline: _Deadline, allow_private: bool) -> Iterator[httpx.Response]:
+    """The answer that holds the file, redirects followed with each address vetted. Raises Refused or _ServerError."""
+    at = httpx.URL(url)
+    for _hop in range(MAX_REDIRECTS + 1):
+        with _ask(client, at, part.headers(), deadline=deadline, allow_private=allow_private) as response:
+            if response.has_redirect_location:
+                to = at.join(response.headers["location"])
+                if at.scheme == "https" and to.scheme != "https":
+                    raise Refused(f"{at.host} redirects to an unencrypted address.")
+                at = to
+                continue
+            _fit(response, part, at)
+            yield response
+            return
+    raise Refused(f"{_host(url)} redirects more than {MAX_REDIRECTS} times.", "The file has moved, or the server is set up wrongly.")
+
+
+def _fit(response: httpx.Response, part: _Part, at: httpx.URL) -> None:
+    """Raises unless the answer is a body as it was asked for: plain bytes, whole or the rest of a part."""
+    code = response.status_code
+    if code == 416:
+        part.forget()
+        raise _ServerError("the part kept here is not of this file")
+    if code == 429 or code >= 500:
+        raise _ServerError(f"it answered {code}")
+    if code not in (200, 206) or (code == 206 and "Range" not in part.headers()):
+        raise Refused(f"{at.host} answered {code} for {at.path[:200]}.", "The file is not there any more." if code in (404, 410) else "")
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise Refused(f"{at.host} sends {at.path[:200]} compressed, though asked not to.", "It could be of any size; it was not unpacked.")
+
+
+@contextlib.contextmanager
+def _ask(
+    client: httpx.Client, at: httpx.URL, headers: dict[str, str], *, deadline: _Deadline, allow_private: bool
+) -> Iterator[httpx.Response]:
+    """One request, sent to the vetted address itself with the host's name in Host and TLS, so that nothing is resolved twice."""
+    addresses = _vetted(at, allow_private=allow_private)
+    client.cookies.clear()
+    for n, address in enumerate(addresses, 1):
+        request = client.build_request(
+            "GET",
+            at.copy_with(host=address, fragment=None),
+            headers={"Host": at.netloc.decode("ascii"), "User-Agent": "fm-desk", "Accept": "*/*", "Accept-Encoding": "identity", **headers},
+            extensions={"sni_hostname": at.raw_host.decode("ascii"), "trace": deadline.watch},
+        )
+        try:
+            response = client.send(request, stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            if n == len(addresses):
+                raise
+            continue
+        try:
+            yield response
+        finally:
+            response.close()
+        return
+
+
+def _vetted(at: httpx.URL, *, allow_private: bool) -> list[str]:
+    """The addresses of a URL's host, all of them public. Raises Refused, or Offline when the name is not known."""
+    if at.scheme not in ("http", "https") or not at.host or at.userinfo:
+        raise Refused(f"Only plain http and https addresses are fetched, not {str(at)[:60]!r}.")
+    port = at.port or (443 if at.scheme == "https" else 80)
+    if port not in (80, 443) and not allow_private:
+        raise Refused(f"Port {port} of {at.host} is not fetched from; only 80 and 443 are.")
+    try:
+        found = socket.getaddrinfo(at.raw_host.decode("ascii").strip("[]"), port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise _offline(str(at), error) from error
+    addresses = list(dict.fromkeys(entry[4][0] for entry in found))
+    private = [address for address in addresses if not is_public(address)]
+    if private and not allow_private:
+        raise Refused(f"{at.host} is {private[0]}, which is not on the open internet.", "Only public addresses are fetched.")
+    return addresses[:4]
+
+
+def _offline(url: str, error: Exception) -> Offline:
+    reason = str(error) or type(error).__name__
+    return Offline(
+        f"{_host(url)} cannot be reached: {reason[:200]}.",
+        "Try again later, it goes on where it stopped; or put the files into a folder and set FM_DATA_DIR to it.",
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def _bounded(n_bytes: int, max_bytes: int, url: str) -> None:
+    if n_bytes > max_bytes:
+        raise TooLarge(f"The file from {_host(url)} is larger than the {max_bytes / 1e6:.1f} MB allowed.", "Nothing of it is used.")
+
+
+def _host(url: str) -> str:
+    return httpx.URL(url).host
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    return path.is_file() and _digest(path) == sha256
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _share(progress: Callable[[float, str], None] | None, name: str, at: int, *, of: int) -> Callable[[int, int | None], None] | None:
+    """One file's bytes as its share of the whole data set."""
+    if progress is None:
+        return None
+
+    def told(done: int, total: int | None) -> None:
+        progress((at + (done / total if total else 0)) / of, f"{name}: {done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f}" if total else ""))
+
+    return told
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a data set's folder: two fetches of one set would write into the same parts. Raises Refused, or NotStored."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("wb")
+    except OSError as error:
+        raise NotStored(f"{folder} cannot be written: {error.strerror}.", "Check FM_HOME.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Refused(f"{folder.name} is being fetched already.", "Wait for that to end.") from error
+        yield

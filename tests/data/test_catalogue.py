@@ -1,0 +1,218 @@
+"""The catalogue: what is known, where it is, and splits that neither leak nor move."""
+
+import json
+import os
+
+import pandas as pd
+import pytest
+
+from fmcore import config
+from fmcore.data import catalogue
+from fmcore.data.catalogue import BadData, DatasetMissing, LabelledData, UnknownDataset, folded
+
+
+def texts(data: LabelledData, part: str) -> set[str]:
+    return {folded(message) for message in getattr(data, part)["text"]}
+
+
+def check(data: LabelledData) -> None:
+    """What holds for every data set."""
+    assert not texts(data, "train") & texts(data, "validation")
+    assert not texts(data, "train") & texts(data, "test")
+    assert not texts(data, "validation") & texts(data, "test")
+    assert data.labels == tuple(sorted(set(data.labels))) and catalogue.OOS not in data.labels
+    assert set(data.train["label"]) <= set(data.labels)
+    for part in catalogue.PARTS:
+        frame = getattr(data, part)
+        assert list(frame.columns) == ["text", "label"] and len(frame) and list(frame.index) == list(range(len(frame)))
+        assert set(frame["label"]) <= {*data.labels, catalogue.OOS}
+    assert data.split_note.endswith(".") and len(data.split_hash) == 64
+
+
+@pytest.fixture
+def data_dir(tmp_path, monkeypatch):
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    monkeypatch.setenv("FM_DATA_DIR", str(folder))
+    config.settings.cache_clear()
+    return folder
+
+
+def write_banking(folder, *, test_rows=()):
+    folder = folder / "banking77"
+    folder.mkdir()
+    rows = [(f"{word} question number {n}", word) for word in ("card", "cash") for n in range(30)]
+    pd.DataFrame([*rows, ("CARD question  number 3", "card")], columns=["text", "category"]).to_csv(folder / "train.csv", index=False)
+    if test_rows:
+        pd.DataFrame(test_rows, columns=["text", "category"]).to_csv(folder / "test.csv", index=False)
+
+
+def write_clinc(folder, **more):
+    folder = folder / "clinc150"
+    folder.mkdir()
+    rows = {key: [[f"{label} {key} {n}", label] for label in ("pay", "play") for n in range(10)] for key in ("train", "val")}
+    oos = {key: [[f"{key} {n}", "oos"] for n in range(6)] for key in ("oos_train", "oos_val")}
+    (folder / "data_full.json").write_text(json.dumps(rows | oos | more))
+
+
+def test_every_entry_says_what_it_is_and_what_it_may_be_used_for():
+    entries = catalogue.datasets()
+    assert {"demo", "banking77", "clinc150"} <= {entry.name for entry in entries}
+    for entry in entries:
+        assert all((entry.title, entry.summary, entry.licence, entry.size, entry.columns, entry.source))
+        assert entry.commercial_use in ("yes", "no", "unclear")
+
+
+def test_the_demo_data_is_always_there():
+    assert catalogue.dataset("demo").state == "built in"
+    check(catalogue.load("demo"))
+
+
+def test_a_missing_set_says_how_to_get_it():
+    assert catalogue.dataset("banking77").state == "missing" and catalogue.dataset("banking77").path is None
+    with pytest.raises(DatasetMissing, match="python -m fmcore data fetch banking77") as caught:
+        catalogue.load("banking77")
+    assert "FM_DATA_DIR" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["nope", "", "../demo", "demo\x00", "a" * 500, "/etc/passwd", "..", "demo/../demo", "nope.csv", "C:\\x.csv"])
+def test_unknown_and_hostile_names_are_refused(name):
+    with pytest.raises(UnknownDataset):
+        catalogue.load(name)
+    with pytest.raises(UnknownDataset):
+        catalogue.dataset(name)
+
+
+def test_banking77_as_published_loads_without_a_leak(public_data):
+    data = catalogue.load("banking77")
+    check(data)
+    assert catalogue.dataset("banking77").state == "local"
+    assert len(data.labels) == 77 and len(data.train) + len(data.validation) + len(data.test) == 10_003
+    assert data.test_is_publishers is (public_data / "banking77" / "test.csv").exists()
+    assert data.validation["label"].nunique() == 77 and 0.08 < len(data.validation) / 10_003 < 0.12
+
+
+def test_clinc150_keeps_out_of_scope_rows_out_of_training(public_data):
+    data = catalogue.load("clinc150")
+    check(data)
+    assert len(data.labels) == 150 and len(set(data.domains.values())) == 10 and set(data.domains) == set(data.labels)
+    assert (data.validation["label"] == "oos").sum() >= 100 and (data.test["label"] == "oos").sum() >= 100
+
+
+def test_without_the_publishers_test_file_one_is_cut_and_said_to_be(data_dir):
+    write_banking(data_dir)
+    data = catalogue.load("banking77")
+    check(data)
+    assert not data.test_is_publishers and "10 %" in data.split_note
+    assert data.test["label"].value_counts().to_dict() == {"card": 3, "cash": 3}
+    assert "card question number 3" in texts(data, "train") | texts(data, "validation") | texts(data, "test")
+
+
+def test_the_publishers_test_file_is_used_whole_and_its_texts_leave_training(data_dir):
+    write_banking(data_dir, test_rows=[("Card question number 1", "card"), ("how do I get cash?", "cash")])
+    data = catalogue.load("banking77")
+    check(data)
+    assert data.test_is_publishers and len(data.test) == 2
+    assert "1 earlier rows that repeat a held-out text were left out" in data.split_note
+
+
+def test_clinc150_with_its_test_rows_uses_all_validation_rows(data_dir):
+    write_clinc(data_dir, test=[["pay test", "pay"], ["play test", "play"]], oos_test=[["strange test", "oos"]])
+    data = catalogue.load("clinc150")
+    check(data)
+    assert data.test_is_publishers and len(data.test) == 3 and len(data.validation) == 20 + 6 + 6
+
+
+def test_clinc150_without_test_rows_halves_validation(data_dir):
+    write_clinc(data_dir)
+    data = catalogue.load("clinc150")
+    check(data)
+    assert not data.test_is_publishers
+    assert data.validation["label"].value_counts().to_dict() == {"pay": 5, "play": 5, "oos": 6} == data.test["label"].value_counts().to_dict()
+
+
+def test_damaged_publishers_files_are_named(data_dir):
+    (data_dir / "clinc150").mkdir()
+    for content in ("{", "[]", '{"train": 3}', '{"train": [["a"]], "val": [], "oos_train": [], "oos_val": []}'):
+        (data_dir / "clinc150" / "data_full.json").write_text(content)
+        with pytest.raises(BadData, match=r"data_full\.json"):
+            catalogue.load("clinc150")
+    (data_dir / "banking77").mkdir()
+    for content in (b"", b"a,b\n1,2\n", b"text,category\n\xff\xfe,x\n"):
+        (data_dir / "banking77" / "train.csv").write_bytes(content)
+        with pytest.raises(BadData, match=r"train\.csv"):
+            catalogue.load("banking77")
+
+
+def test_a_label_outside_the_publishers_list_is_refused(data_dir):
+    write_banking(data_dir)
+    (data_dir / "banking77" / "categories.json").write_text('["card", "other"]')
+    with pytest.raises(BadData, match="cash"):
+        catalogue.load("banking77")
+
+
+def own_csv(path, rows, header="message,intent"):
+    path.write_text(header + "\n" + "\n".join(f"{message},{label}" for message, label in rows) + "\n")
+    return path
+
+
+def test_a_persons_csv_is_split_by_a_hash_of_its_texts(tmp_path):
+    rows = [(f"text {n} of {label}", label) for label in ("a", "b", "c") for n in range(20)] + [(f"odd {n}", "oos") for n in range(10)]
+    first = catalogue.load(own_csv(tmp_path / "mine.csv", rows))
+    check(first)
+    assert first.name == "mine" and first.labels == ("a", "b", "c") and not first.test_is_publishers
+    assert (len(first.train), len(first.validation), len(first.test)) == (48, 11, 11)
+    again = catalogue.load(str(own_csv(tmp_path / "again.csv", rows[::-1])))
+    assert again.split_hash == first.split_hash
+
+
+def test_what_is_odd_in_a_persons_csv_stands_in_the_note(tmp_path):
+    rows = [(f"text {n} of {label}", label) for label in ("a", "b") for n in range(5)]
+    data = catalogue.load(own_csv(tmp_path / "mine.csv", [*rows, ("Both  ways", "a"), ("both ways", "b"), ("", "a"), ("unlabelled", "")]))
+    check(data)
+    assert "2 rows without text or label" in data.split_note and "1 texts with conflicting labels stand in train only" in data.split_note
+    assert texts(data, "train") >= {"both ways"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([("one", "a"), ("two", "a"), ("three", "a")], "fewer than 2 classes"),
+        ([("one", "a"), ("two", "a"), ("three", "a"), ("x", "b"), ("y", "b"), ("Y ", "b")], "fewer than 3 different texts in 1 classes: b"),
+        ([("one", "a"), ("two", "a"), ("three", "a"), ("one", "b"), ("two", "b"), ("three", "b")], "fewer than 3 different texts in 2"),
+        ([("", "")], "fewer than 2 classes"),
+        ([("one", "oos"), ("two", "oos")], "fewer than 2 classes"),
+    ],
+)
+def test_too_little_to_learn_from_is_said(tmp_path, rows, words):
+    with pytest.raises(BadData, match=words):
+        catalogue.load(own_csv(tmp_path / "mine.csv", rows))
+
+
+def test_pipes_folders_and_other_files_are_no_data_sets(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "secret.txt").write_text("text,label\n")
+    for name, error in (("pipe.csv", BadData), ("folder.csv", BadData), ("secret.txt", UnknownDataset), ("absent.csv", UnknownDataset)):
+        with pytest.raises(error):
+            catalogue.load(tmp_path / name)
+
+
+def test_saved_data_comes_back_equal(tmp_path):
+    data = catalogue.load("demo")
+    data.save(tmp_path / "data")
+    back = LabelledData.load(tmp_path / "data")
+    for part in catalogue.PARTS:
+        assert getattr(back, part).equals(getattr(data, part))
+    assert {k: v for k, v in vars(back).items() if k not in catalogue.PARTS} == {k: v for k, v in vars(data).items() if k not in catalogue.PARTS}
+
+
+def test_saved_data_that_was_changed_or_torn_is_refused(tmp_path):
+    catalogue.load("demo").save(tmp_path)
+    catalogue.load("demo").train.iloc[1:].to_parquet(tmp_path / "train.parquet", index=False)
+    with pytest.raises(BadData, match="not the ones that were saved"):
+        LabelledData.load(tmp_path)
+    for name in ("test.parquet", "data.json"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:100])
+        with pytest.raises(BadData, match="cannot be read"):
+            LabelledData.load(tmp_path)
