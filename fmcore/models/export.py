@@ -8,11 +8,12 @@ Which one that is depends on the processor (VNNI or not) and on the weights, so 
 from __future__ import annotations
 
 import copy
+import logging
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,19 +39,41 @@ class ExportFailed(FMError):
 
 @dataclass(frozen=True)
 class Form:
-    """A way to store and compute the weights. options go to ONNX Runtime's dynamic quantisation; None leaves fp32."""
+    """A way to store and compute the weights: write(source, target) makes its graph from the fp32 one."""
 
     name: str
-    options: Mapping[str, Any] | None = None
-    unsigned: bool = False
+    write: Callable[[Path, Path], object]
 
 
+def quantised(name: str, *, unsigned: bool = False, **options: bool) -> Form:
+    """A form with the weights of the matrix products in 8 bits and activations quantised as they come (ONNX Runtime's dynamic mode)."""
+
+    def write(source: Path, target: Path) -> None:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        kind = QuantType.QUInt8 if unsigned else QuantType.QInt8
+        only_weights = {"MatMulConstBOnly": True}  # a product of two activations gains nothing and loses accuracy
+        logging.getLogger().addFilter(_no_advice)
+        try:
+            quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], weight_type=kind, extra_options=only_weights, **options)
+        finally:
+            logging.getLogger().removeFilter(_no_advice)
+
+    return Form(name, write)
+
+
+def _no_advice(record: logging.LogRecord) -> bool:
+    """Drops onnxruntime's advice to pre-process the graph, which is not for this mode."""
+    return "pre-processing before quantization" not in record.getMessage()
+
+
+FP32 = Form("fp32", shutil.copyfile)
 FORMS = (
-    Form("fp32"),
-    Form("int8 per-channel", {"per_channel": True}),
-    Form("int8 per-channel, reduced range", {"per_channel": True, "reduce_range": True}),
-    Form("int8 per-tensor", {}),
-    Form("uint8 per-channel", {"per_channel": True}, unsigned=True),
+    FP32,
+    quantised("int8 per-channel", per_channel=True),
+    quantised("int8 per-channel, reduced range", per_channel=True, reduce_range=True),
+    quantised("int8 per-tensor"),
+    quantised("uint8 per-channel", per_channel=True, unsigned=True),
 )
 FAST_FORMS = FORMS[:3:2]
 """For a first launch: fp32, and the one quantised form that is sound on every processor."""
@@ -134,21 +157,6 @@ def export_onnx(encoder: Encoder, path: Path) -> None:
         )
 
 
-def quantise(source: Path, target: Path, form: Form) -> None:
-    """Write a form of an fp32 graph: weights of the matrix products in 8 bits, activations quantised as they come."""
-    if form.options is None:
-        shutil.copyfile(source, target)
-        return
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    kind = QuantType.QUInt8 if form.unsigned else QuantType.QInt8
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        quantize_dynamic(
-            source, target, op_types_to_quantize=["MatMul"], weight_type=kind, extra_options={"MatMulConstBOnly": True}, **form.options
-        )
-
-
 def choose_form(
     encoder: Encoder,
     folder: Path,
@@ -193,7 +201,7 @@ def try_forms(
     encoder: Encoder, scratch: Path, probe: Probe, *, forms: Sequence[Form], threads: int, progress: Callable[[float, str], None]
 ) -> list[Tried]:
     """Every form written below scratch and its answers on the probe; fp32 comes first, as what the others are held against."""
-    forms = [Form("fp32"), *(f for f in forms if f.options is not None)]
+    forms = [FP32, *(form for form in forms if form is not FP32)]
     save_tokenizer(encoder, scratch)
     export_onnx(encoder, scratch / "fp32.onnx")
     tried = []
@@ -202,9 +210,9 @@ def try_forms(
         folder = scratch / f"form-{number}"
         folder.mkdir()
         shutil.copyfile(scratch / "tokenizer.json", folder / "tokenizer.json")
-        quantise(scratch / "fp32.onnx", folder / "encoder.onnx", form)
+        form.write(scratch / "fp32.onnx", folder / "encoder.onnx")
         served = ServedEncoder(folder, max_tokens=encoder.max_tokens, threads=threads)
-        if form.options is None:
+        if form is FP32:
             check_same(encoder, served, probe.texts[:32])
         head = fit_logistic(served.encode(probe.train_texts), probe.train_classes, n_classes=probe.n_classes)
         answers = head.scores(served.encode(probe.texts)).argmax(axis=1)
