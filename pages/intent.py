@@ -23,7 +23,7 @@ from pages import figures, intent_batch, intent_teach, live, ui
 
 TASK = "intent"
 TOP = 5
-VIEWS = {"One message": "chat", "Many messages": "table_rows", "Teach an intent": "school"}
+VIEWS = ("One message", "Many messages", "Teach an intent")
 FOLLOW = "live version"
 
 
@@ -50,14 +50,7 @@ def page() -> None:
             help="Needs two versions; start a run on the Training page." if len(versions) < 2 else None,
         )
     view = st.segmented_control(
-        "View",
-        list(VIEWS),
-        key="view",
-        default=next(iter(VIEWS)),
-        required=True,
-        bind="query-params",
-        format_func=lambda name: f":material/{VIEWS[name]}: {name}",
-        label_visibility="collapsed",
+        "View", VIEWS, key="view", default=VIEWS[0], required=True, bind="query-params", label_visibility="collapsed"
     )
     if view == "Many messages":
         intent_batch.draw(desk, chosen)
@@ -171,10 +164,10 @@ def _ask_card(version: ModelVersion) -> None:
             st.form_submit_button("Classify", type="primary", icon=":material/send:", on_click=_asked)
         examples = _examples(version.dataset)
         if examples:
-            st.pills("Examples", examples, key="intent_example", on_change=_picked, format_func=_shortened, label_visibility="collapsed")
+            st.pills("Examples", examples, key="intent_example", on_change=_picked, format_func=shortened, label_visibility="collapsed")
 
 
-def _shortened(message: str) -> str:
+def shortened(message: str) -> str:
     return ui.esc(message if len(message) <= 60 else message[:57] + "...")
 
 
@@ -312,7 +305,7 @@ def answer_set(version: ModelVersion, prediction: Prediction) -> str:
     if len(names) == 1:
         return f"If in scope, it is {names[0]}: a set of one with {promised} coverage ({held})."
     listed = ", ".join(names[:-1]) + (f", {names[-1]} and {rest} more" if rest else f" or {names[-1]}")
-    return f"If in scope, it is one of these {len(prediction.candidates)}: {listed}. Coverage {promised} ({held})."
+    return f"If in scope, it is one of these {len(prediction.candidates)} with {promised} coverage ({held}): {listed}."
 
 
 def _novelty(prediction: Prediction, scale: float) -> go.Figure:

@@ -319,7 +319,7 @@ def _confusions(facts: Mapping[str, Any]) -> None:
 
 def _serving(facts: Mapping[str, Any]) -> None:
     """The forms that were measured for serving: speed against what each loses."""
-    measured = next((value for value in facts.values() if isinstance(value, Mapping) and value.get("forms")), None)
+    measured = facts.get("serving")
     if measured is None:
         ui.card("Served form", "")
         st.markdown("The forms of this version were not measured.")
