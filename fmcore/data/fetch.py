@@ -221,9 +221,7 @@ class _Part:
         total = done + int(length) if length.isdecimal() else None
         _bounded(total or 0, max_bytes, self.url)
         self.note.write_text(json.dumps({"url": self.url, "etag": response.headers.get("etag", "")}))
-        with self.path.open("r+b" if done else "wb") as file:
-            file.truncate(done)
-            file.seek(done)
+        with self.path.open("ab" if done else "wb") as file:
             for chunk in response.iter_raw():
                 done += len(chunk)
                 _bounded(done, max_bytes, self.url)

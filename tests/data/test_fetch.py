@@ -71,7 +71,7 @@ def with_ranges(body, *, etag='"v1"', cut_first_at=None):
         n_answers.append(1)
         cut = cut_first_at if len(n_answers) == 1 else None
         wanted = handler.headers.get("Range")
-        if wanted and handler.headers.get("If-Range") == etag:
+        if wanted and handler.headers.get("If-Range", etag) == etag:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             return answer(handler, body[start:], code=206, ETag=etag, Content_Range=f"bytes {start}-{len(body) - 1}/{len(body)}")
         return answer(handler, body, ETag=etag, sent=cut)
