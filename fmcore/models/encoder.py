@@ -214,14 +214,17 @@ class EmbeddingCache:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
 
-    def encode(self, encoder: Any, texts: Sequence[str], *, batch: int = 64, progress: Callable[[float], None] | None = None) -> np.ndarray:
-        """What encoder.encode gives, taking what is known from disk. The encoder must not have been tuned since it was loaded."""
+    def encode(self, encoder: Any, texts: Sequence[str], *, progress: Callable[[float], None] | None = None, **options: Any) -> np.ndarray:
+        """What encoder.encode(texts, **options) gives, taking what is known from disk.
+
+        encoder is an Encoder that was not tuned since it was loaded, or a ServedEncoder.
+        """
         home = self.folder / f"{encoder.sha256[:16]}-{encoder.max_tokens}"
         keys = [_text_key(t) for t in texts]
         known = self._read(home, set(keys), encoder.dim)
         missing = {k: t for k, t in zip(keys, texts, strict=True) if k not in known}
         if missing:
-            fresh = encoder.encode(list(missing.values()), batch=batch, progress=progress)
+            fresh = encoder.encode(list(missing.values()), progress=progress, **options)
             known.update(zip(missing, fresh, strict=True))
             self._write(home, list(missing), fresh)
         return np.stack([known[k] for k in keys]).astype(np.float32) if keys else np.zeros((0, encoder.dim), np.float32)

@@ -6,7 +6,9 @@ The graph is export.py's: inputs input_ids and attention_mask (int64, and token_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ class ServedEncoder:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle desk must not burn a core
         self.session = onnxruntime.InferenceSession(str(folder / "encoder.onnx"), options, providers=["CPUExecutionProvider"])
+        self.path = folder / "encoder.onnx"
         self.inputs = {i.name for i in self.session.get_inputs()}
         self.dim = int(self.session.get_outputs()[0].shape[-1])
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -33,8 +36,16 @@ class ServedEncoder:
         self.tokenizer.no_padding()
         self.max_tokens, self.batch = max_tokens, batch
 
-    def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """(float32 (n, dim), truncated flags): a text is truncated when characters or tokens were cut."""
+    @functools.cached_property
+    def sha256(self) -> str:
+        """That of encoder.onnx: what a cache of its embeddings goes by."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def embed(self, texts: Sequence[str], *, progress: Callable[[float], None] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(float32 (n, dim), truncated flags): a text is truncated when characters or tokens were cut.
+
+        `progress` is called with the fraction done after each batch.
+        """
         cleaned = [text.clean(t) for t in texts]
         encoded = self.tokenizer.encode_batch([c for c, _ in cleaned])
         cut = np.array([was or bool(e.overflowing) for (_, was), e in zip(cleaned, encoded, strict=True)], dtype=bool)
@@ -43,11 +54,13 @@ class ServedEncoder:
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
             out[rows] = self.session.run(["embedding"], self._feed([encoded[i].ids for i in rows]))[0]
+            if progress is not None:
+                progress((start + len(rows)) / len(order))
         return out, cut
 
-    def encode(self, texts: Sequence[str], *, batch: int = 64) -> np.ndarray:
-        """The embeddings alone, as Encoder.encode gives them."""
-        return self.embed(texts)[0]
+    def encode(self, texts: Sequence[str], *, progress: Callable[[float], None] | None = None) -> np.ndarray:
+        """The embeddings alone, as Encoder.encode gives them; the batch size is fixed when the encoder is made."""
+        return self.embed(texts, progress=progress)[0]
 
     def _feed(self, ids: list[list[int]]) -> dict[str, np.ndarray]:
         """Padding is id 0 under an attention mask of 0, so which id it is does not matter."""
