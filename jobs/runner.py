@@ -91,9 +91,9 @@ class Runner:
             watch = Watch(self._runs, run, job, stopping=self._stopping)
             state, error, result = (self._light if job.kind == "light" else self._heavy)(run, job, watch)
             watch.flush()
-        except Exception as error:  # a fault of our own must end the run in words too
+        except Exception as fault:  # a fault of our own must end the run in words too
             log.exception("run %s", run.id)
-            state, error, result = "crashed", f"The desk could not run it: {_told(error)}", {}
+            state, error, result = "crashed", f"The desk could not run it: {_told(fault)}", {}
         self._finish(run, state, error, result)
         return self._runs.get(run.id)
 
