@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 NONE = "not measured"
+NBSP = "\u00a0"
+"""Between a number and its unit, so that a line never ends between them."""
 
 NAMES = {
     "accuracy": "Accuracy",
@@ -47,13 +49,13 @@ def is_figure(value: Any) -> bool:
 
 def points(value: float, digits: int = 1) -> str:
     """A share in [0, 1] as a percentage with its unit; 1 and 0 lose the decimals that say nothing."""
-    return f"{100 * value:.{digits}f} %"
+    return f"{100 * value:.{digits}f}{NBSP}%"
 
 
 def signed_points(value: float, digits: int = 1) -> str:
     """A change of a share, in points, with a real minus; what rounds to nothing reads ±0."""
     shown = round(100 * value, digits)
-    return f"{'+' if shown > 0 else '−' if shown < 0 else '±'}{abs(shown):.{digits}f} points"
+    return f"{'+' if shown > 0 else '−' if shown < 0 else '±'}{abs(shown):.{digits}f}{NBSP}points"
 
 
 def value(figure: Mapping[str, Any] | None, name: str = "") -> str:
@@ -68,12 +70,12 @@ def span(figure: Mapping[str, Any] | None, name: str = "") -> str:
     if figure is None or figure.get("low") is None or figure.get("high") is None:
         return ""
     low, high = figure["low"], figure["high"]
-    return f"{low:.3f}–{high:.3f}" if name.endswith("auroc") else f"{100 * low:.1f}–{100 * high:.1f} %"
+    return f"{low:.3f}–{high:.3f}" if name.endswith("auroc") else f"{100 * low:.1f}–{100 * high:.1f}{NBSP}%"
 
 
 def interval(figure: Mapping[str, Any] | None, name: str = "") -> str:
     """The 95 % interval and n: "90.1–93.8 %, n = 412"; "" without a figure."""
-    n = f"n = {figure['n']:,}" if figure and figure.get("n") else ""
+    n = f"n{NBSP}={NBSP}{figure['n']:,}" if figure and figure.get("n") else ""
     return ", ".join(part for part in (span(figure, name), n) if part)
 
 

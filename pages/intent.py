@@ -38,17 +38,7 @@ def page() -> None:
     if champion is None:
         _no_model(desk, len(versions))
         return
-    named = {v.version: v for v in versions}
-    chosen = named.get(st.session_state.get("version", ""), champion)
-    with ui.header("Intent", _about(desk, chosen)):
-        chosen = _pick(named, champion)
-        compare = st.toggle(
-            "Compare two models",
-            key="compare",
-            bind="query-params",
-            disabled=len(versions) < 2,
-            help="Needs two versions; start a run on the Training page." if len(versions) < 2 else None,
-        )
+    chosen, other = _toolbar({v.version: v for v in versions}, champion, desk)
     view = st.segmented_control(
         "View", VIEWS, key="view", default=VIEWS[0], required=True, bind="query-params", label_visibility="collapsed"
     )
@@ -57,7 +47,7 @@ def page() -> None:
     elif view == "Teach an intent":
         intent_teach.draw(desk, chosen)
     else:
-        _one_message(desk, chosen, _other(versions, chosen) if compare else None)
+        _one_message(desk, chosen, other)
 
 
 def _about(desk: Any, version: ModelVersion) -> str:
@@ -71,18 +61,26 @@ def _about(desk: Any, version: ModelVersion) -> str:
     return " · ".join(parts)
 
 
-def _pick(named: Mapping[str, ModelVersion], champion: ModelVersion) -> ModelVersion:
-    """A selectbox over the versions. "live version" follows the champion: a promotion shows at the next answer."""
-    name = st.selectbox("Model version", [FOLLOW, *named], key="version", bind="query-params", label_visibility="collapsed", width=260)
-    return named.get(name, champion)
+def _toolbar(named: Mapping[str, ModelVersion], champion: ModelVersion, desk: Any) -> tuple[ModelVersion, ModelVersion | None]:
+    """Title and choice of versions: (the one that answers, the one beside it or None).
 
-
-def _other(versions: Sequence[ModelVersion], chosen: ModelVersion) -> ModelVersion | None:
-    rest = {v.version: v for v in versions if v.version != chosen.version}
-    if not rest:
-        return None
-    name = st.selectbox("Compare with", list(rest), key="against_version", bind="query-params", width=320)
-    return rest.get(name) or next(iter(rest.values()))
+    "live version" follows the champion: a promotion shows at the next answer.
+    """
+    chosen = named.get(st.session_state.get("version", ""), champion)
+    with ui.header("Intent", _about(desk, chosen)):
+        name = st.selectbox("Model version", [FOLLOW, *named], key="version", bind="query-params", label_visibility="collapsed", width=240)
+        chosen, other = named.get(name, champion), None
+        if st.session_state.get("view", VIEWS[0]) != VIEWS[0]:
+            return chosen, None
+        rest = [v for v in named if v != chosen.version]
+        if rest and st.session_state.get("compare"):
+            picked = st.selectbox("Compare with", rest, key="against_version", bind="query-params", label_visibility="collapsed", width=240)
+            other = named.get(picked, named[rest[0]])
+        why = None if rest else "Needs two versions: start a run on the Training page."
+        compare = st.toggle("Compare two models", key="compare", bind="query-params", disabled=not rest, help=why)
+        if compare and rest and other is None:
+            other = named[rest[0]]
+    return chosen, other
 
 
 @st.fragment(run_every=2.0)
@@ -282,9 +280,8 @@ def _certainty(version: ModelVersion, prediction: Prediction) -> None:
     """How far to trust the answer: the answer set, and how unlike its training text the message is."""
     ui.card("How sure?", "")
     st.markdown(answer_set(version, prediction))
-    scale = max(2 * prediction.threshold, prediction.novelty, 1.0)
     ui.show(
-        _novelty(prediction, scale),
+        _novelty(prediction),
         "novelty",
         f"Novelty {prediction.novelty:.2f} standard deviations; out of scope above {prediction.threshold:.2f}.",
     )
@@ -297,7 +294,7 @@ def answer_set(version: ModelVersion, prediction: Prediction) -> str:
     """The conformal set in words, with the coverage that was promised and the one that was measured."""
     names = [f"**{ui.esc(figures.label(name))}**" for name in prediction.candidates[:6]]
     rest = len(prediction.candidates) - len(names)
-    promised = f"{100 * prediction.coverage:.0f} %"
+    promised = figures.points(prediction.coverage, 0)
     measured = figures.at(version.metrics, "coverage.measured")
     held = f"measured {figures.points(measured['value'])} on {measured['n']:,} held-out messages" if measured else "not measured"
     if not names:
@@ -308,21 +305,27 @@ def answer_set(version: ModelVersion, prediction: Prediction) -> str:
     return f"If in scope, it is one of these {len(prediction.candidates)} with {promised} coverage ({held}): {listed}."
 
 
-def _novelty(prediction: Prediction, scale: float) -> go.Figure:
+def _novelty(prediction: Prediction) -> go.Figure:
+    """Where the message stands between in scope (left) and out of scope; the threshold is always the middle."""
     t = ui.tokens()
-    low = min(0.0, prediction.novelty, prediction.threshold)
+    at, middle = prediction.novelty, prediction.threshold
+    half = max(3.0, abs(at - middle))
     fig = go.Figure()
-    for span, alpha in (([low, prediction.threshold], 0.35), ([prediction.threshold, scale], 0.75)):
+    for span, alpha in (([middle - half, middle], 0.35), ([middle, middle + half], 0.75)):
         fig.add_scatter(x=span, y=[0, 0], mode="lines", line=dict(color=ui.rgba(t["flat"], alpha), width=8), hoverinfo="skip")
     marker = dict(size=13, color=t["accent"], line=dict(width=2, color=t["bg"]))
-    fig.add_scatter(x=[prediction.novelty], y=[0], mode="markers", marker=marker, hovertemplate="novelty %{x:.2f} sd<extra></extra>")
+    fig.add_scatter(x=[at], y=[0], mode="markers", marker=marker, hovertemplate="novelty %{x:.2f} sd<extra></extra>", cliponaxis=False)
     ui.desk(fig, "strip", hovermode="closest", showlegend=False, margin=dict(l=12, r=12, t=22, b=4))
-    fig.update_xaxes(range=[low - 0.03 * scale, scale * 1.03], tickvals=[prediction.threshold], ticktext=["threshold"])
+    fig.update_xaxes(range=[middle - 1.08 * half, middle + 1.08 * half], tickvals=[middle], ticktext=[f"threshold {_real(middle)} sd"])
     fig.update_yaxes(visible=False, range=[-1, 1])
-    fig.add_vline(x=prediction.threshold, line=dict(color=ui.NEUTRAL, width=1.5, dash="dot"))
-    fig.add_annotation(x=(low + prediction.threshold) / 2, y=0.9, text="in scope", showarrow=False, font_size=12)
-    fig.add_annotation(x=(prediction.threshold + scale) / 2, y=0.9, text="out of scope", showarrow=False, font_size=12)
+    fig.add_vline(x=middle, line=dict(color=ui.NEUTRAL, width=1.5, dash="dot"))
+    for x, words in ((middle - half / 2, "in scope"), (middle + half / 2, "out of scope")):
+        fig.add_annotation(x=x, y=0.9, text=words, showarrow=False, font_size=12)
     return fig
+
+
+def _real(value: float) -> str:
+    return f"{'−' if value < 0 else ''}{abs(value):.1f}"
 
 
 def _agreement(a: Prediction, b: Prediction) -> None:

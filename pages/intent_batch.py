@@ -123,6 +123,7 @@ def _results(rows: pd.DataFrame, done: dict, version: ModelVersion) -> None:
             hide_index=True,
             row_height=34,
             key="intent_table",
+            placeholder="",
             alt="Messages with their predicted intent and scope",
             column_config={
                 "text": st.column_config.TextColumn("text", width="large"),
@@ -151,9 +152,14 @@ def _score(rows: pd.DataFrame, answers: dict[int, Prediction]) -> None:
     """How right the answers are, where the file brought labels."""
     kept = sorted(answers)
     found = metrics.evaluate_predictions([rows["label"].iloc[i] for i in kept], [answers[i] for i in kept])
-    words = [
-        f"{figures.NAMES[name]} **{figures.full(figures.at(found, name), name)}**" for name in figures.NAMES if figures.at(found, name)
-    ]
+    measured = [(name, figures.at(found, name)) for name in figures.NAMES if figures.at(found, name)]
     with st.container(border=True):
         ui.card("Against your labels", "95 % bootstrap intervals; the label oos marks out-of-scope rows")
-        st.markdown(" · ".join(words) if words else "No row could be scored.")
+        if not measured:
+            st.markdown("No row could be scored.")
+            return
+        lines = [
+            {"Figure": figures.NAMES[name], "Value": figures.value(f, name), "95 % interval": figures.span(f, name), "n": f"{f['n']:,}"}
+            for name, f in measured
+        ]
+        st.table(pd.DataFrame(lines).set_index("Figure"), border="horizontal")

@@ -236,6 +236,7 @@ def _table(desk: Any, history: list[Run]) -> None:
         height=min(38 + 34 * len(rows), 380),
         alt="Run history",
         key="runs-table",
+        placeholder="",
         column_config={
             "State": _state_column("State"),
             "Progress": st.column_config.ProgressColumn(format="%d%%", min_value=0, max_value=100, color="blue"),
@@ -262,6 +263,8 @@ def _details(desk: Any, run: Run) -> None:
             st.rerun()
     if run.is_over:
         live.strip(run, metrics)
+    if version := run.result.get("version"):
+        st.page_link("models.py", label=f"Look at version {ui.esc(version)}", query_params={"model": version})
     if len(metrics) and run.is_over:
         live.curves(metrics, key=f"past-{run.id}", everything=True)
     settings, result = ui.split(1, 1, border=False)

@@ -15,6 +15,8 @@ from pages import intent
 from tests.pages import tiny_model, toy_desk
 
 SHELL = str(Path(__file__).resolve().parents[2] / "pages" / "shell.py")
+pytestmark = pytest.mark.slow  # real models are fitted for it
+
 HOSTILE = [
     "<script>alert(1)</script><img src=x onerror=alert(2)>",
     "**bold** _it_ # head [l](javascript:alert(1)) ![i](http://e.com/x.png)",
@@ -56,7 +58,6 @@ def opened(**query) -> AppTest:
     at = AppTest.from_file(SHELL, default_timeout=60)
     for name, value in query.items():
         at.query_params[name] = value
-    at.run()
     at.switch_page("intent.py").run()
     return sound(at)
 
@@ -82,7 +83,7 @@ def test_a_message_gets_an_answer_with_its_certainty_and_its_source(desk):
     text = words(at)
     assert f"**{expected.label.replace('_', ' ')}**" in text
     assert any(word in text for word in ("In scope", "Out of scope", "Close call"))
-    assert "90 % coverage" in text and "measured" in text
+    assert "90\u00a0% coverage" in text and "measured" in text
     assert "Demo data" in text
     assert any(" ms" in m.value for m in at.markdown)
     assert {h.value for h in at.header} >= {"How sure?", "Best reply"}

@@ -20,7 +20,7 @@ def desk():
 
 
 def opened(**query) -> AppTest:
-    at = AppTest.from_file(SHELL, default_timeout=60).run()
+    at = AppTest.from_file(SHELL, default_timeout=60)
     for name, value in query.items():
         at.query_params[name] = value
     at.switch_page("models.py").run()
@@ -57,7 +57,7 @@ def test_real_versions_are_shown_with_their_figures_and_can_be_promoted(desk, tm
     at = opened(model=other.version)
     table = at.dataframe[0].value
     assert set(table["Version"]) == {live.version, other.version}
-    assert [["Candidate"], ["Live"]] == [list(s) for s in table["Stage"]]
+    assert [list(s) for s in table["Stage"]] == [["Candidate"], ["Live"]]
     assert table["Accuracy, %"].tolist() == [100 * v.metrics["accuracy"]["value"] for v in (other, live)]
     assert "Demo data" in words(at), "a model made from demo data is marked"
     assert desk.registry.get("intent", other.version).verdict["reason"].split()[0] in words(at).replace("\\", "")

@@ -41,7 +41,7 @@ def desk():
 
 
 def opened(**query) -> AppTest:
-    at = AppTest.from_file(SHELL, default_timeout=60).run()
+    at = AppTest.from_file(SHELL, default_timeout=60)
     for name, value in query.items():
         at.query_params[name] = value
     at.switch_page("training.py").run()
