@@ -40,7 +40,7 @@ class Params(BaseModel, extra="forbid"):
     max_tokens: int = Field(0, ge=0, le=512, description="Longest text the model reads, in tokens; 0 takes the profile's.")
     promote: Literal["gate", "always", "never"] = Field("gate", description="gate: serve the model if it is better on the same held-out rows. always or never: whatever the gate says.")  # noqa: E501  # fmt: skip
     reason: str = Field("", max_length=500, description="Why this run: kept with the promotion.")
-    refit: bool = Field(True, description="Fit the shipped head on validation rows too, and on test rows that were cut from the training file. Figures stay those from before.")  # noqa: E501  # fmt: skip
+    refit: bool = Field(True, description="Fit the shipped head on validation rows too, and on test rows that were cut from the training file. Figures stay those from before (full, lora; linear always does).")  # noqa: E501  # fmt: skip
     fast: bool = Field(False, description="A first model in seconds: fewer served forms and heads are tried (linear).")
 
 
@@ -119,25 +119,20 @@ def _resolved(store: Store, params: Params) -> Params:
 
 
 def _train(data: LabelledData, params: Params, base: str, out: Path, report: Report, checkpoint: Path) -> dict[str, Any]:
-    from fmcore.training import finetune
+    from fmcore.training import finetune, linear
 
     limits = settings().limits()
-    threads = settings().training_threads()
-    options = finetune.Tuning(
-        recipe=params.recipe,
-        base=base,
-        epochs=params.epochs or limits.epochs,
-        batch=params.batch or limits.batch,
-        learning_rate=params.learning_rate,
-        shots=params.shots,
-        seed=params.seed,
-        max_tokens=params.max_tokens or limits.max_tokens,
-        refit=params.refit,
-        threads=threads,
-        random_features=limits.random_features,
-        resamples=limits.bootstrap_resamples,
-    )
-    return finetune.train(data, options, out, report, checkpoint=checkpoint)
+    common = {
+        "base": base, "shots": params.shots, "seed": params.seed, "max_tokens": params.max_tokens or limits.max_tokens,
+        "random_features": limits.random_features, "resamples": limits.bootstrap_resamples,
+    }  # fmt: skip
+    if params.recipe == "linear":
+        return linear.train(data, linear.LinearParams(**common, fast=params.fast), out, report)
+    tuning = finetune.Tuning(
+        **common, recipe=params.recipe, epochs=params.epochs or limits.epochs, batch=params.batch or limits.batch,
+        learning_rate=params.learning_rate, refit=params.refit, threads=settings().training_threads(),
+    )  # fmt: skip
+    return finetune.train(data, tuning, out, report, checkpoint=checkpoint)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -156,6 +151,6 @@ JOB = Job(
     prepare=prepare,
     work=work,
     land=land,
-    schedule="0 3 * * 0",
+    schedule="0 3 * * sun",
     scheduled_params={"recipe": CHAMPION, "dataset": CHAMPION, "reason": "Weekly retraining."},
 )

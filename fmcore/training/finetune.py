@@ -1,13 +1,13 @@
 """Recipes `full` (all weights) and `lora` (low-rank adapters, merged before export): tune the encoder together with a softmax head.
 
 The head starts from the linear fit on frozen embeddings: a cold head would first pull the encoder about for epochs. It only
-guides the tuning: what is served is fitted afterwards on the tuned encoder's served form (ship.py).
+guides the tuning: what is served is fitted afterwards on the tuned encoder's served form (finish.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +20,8 @@ from fmcore.models.fitting import FitOptions
 from fmcore.models.heads import fit_logistic
 from fmcore.nouns import FMError, Report
 from fmcore.training import loop
-from fmcore.training.ship import Shipment, ship
+from fmcore.training.finish import Finish, finish, label_name
+from fmcore.training.linear import NAME_WEIGHT, few_shot
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,11 +73,10 @@ def train(data: LabelledData, params: Tuning, out: Path, report: Report, *, chec
     import torch
 
     torch.set_num_threads(params.threads)
-    report.progress(0.0, "Loading the foundation model")
+    report.progress(0.0, f"Loading {params.base}")
     encoder = load_encoder(params.base, max_tokens=params.max_tokens, device=params.device)
-    rows = shots_of(data, params.shots, seed=params.seed)
-    encoder, outcome, baseline = tune(encoder, data, rows, params, report=report, checkpoint=checkpoint, span=(0.02, 0.85))
-    facts = {k: v for k, v in asdict(params).items() if k not in ("threads", "device", "random_features", "resamples")}
+    learnt = few_shot(data, shots=params.shots, seed=params.seed) if params.shots else data
+    encoder, outcome, frozen = tune(encoder, learnt, params, report=report, checkpoint=checkpoint, span=(0.02, 0.85))
     options = FitOptions(
         head="logistic" if params.shots else "auto",
         random_features=params.random_features,
@@ -85,11 +85,14 @@ def train(data: LabelledData, params: Tuning, out: Path, report: Report, *, chec
         refit=params.refit and not params.shots,
         test_is_publishers=data.test_is_publishers,
     )
-    return ship(
-        encoder, data, rows, out=out, report=report,
-        shipment=Shipment(params.recipe, params.base, options, threads=params.threads, facts={"params": facts}, span=(0.85, 1.0)),
-        extra={"training": training_facts(outcome, baseline)},
-    )  # fmt: skip
+    plan = Finish(
+        recipe=params.recipe,
+        options=options,
+        threads=params.threads,
+        label_name_weight=NAME_WEIGHT if params.shots else 0,
+        facts={"shots": params.shots, "training": training_facts(outcome, frozen)},
+    )
+    return finish(encoder, learnt, out, plan=plan, report=report, span=(0.85, 1.0))
 
 
 def training_facts(outcome: loop.Outcome, baseline: float) -> dict[str, Any]:
@@ -103,29 +106,17 @@ def training_facts(outcome: loop.Outcome, baseline: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def shots_of(data: LabelledData, shots: int, *, seed: int) -> pd.DataFrame:
-    """The training rows: all of them, or `shots` of each label drawn by the seed plus each label's own name as one more text.
-
-    The name is known before any example is, and is worth 2.7 points at 5 shots on Banking77 (frozen encoder, 5 draws).
-    """
-    if not shots:
+def rows_of(data: LabelledData, *, with_names: bool) -> pd.DataFrame:
+    """The training rows; where rows are few, each label's name is one more."""
+    if not with_names:
         return data.train
-    few = data.train.groupby("label", group_keys=False)[["text", "label"]].apply(
-        lambda rows: rows.sample(n=min(shots, len(rows)), random_state=seed), include_groups=False
-    )
-    names = pd.DataFrame({"text": [readable(label) for label in data.labels], "label": list(data.labels)})
-    return pd.concat([few, names], ignore_index=True)
-
-
-def readable(label: str) -> str:
-    """A label as words: "card_arrival" is "card arrival"."""
-    return " ".join(label.replace("_", " ").replace("-", " ").replace("?", "").split())
+    names = pd.DataFrame({"text": [label_name(label) for label in data.labels], "label": list(data.labels)})
+    return pd.concat([data.train, names], ignore_index=True)
 
 
 def tune(
     encoder: Encoder,
     data: LabelledData,
-    rows: pd.DataFrame,
     params: Tuning,
     *,
     report: Report,
@@ -136,6 +127,7 @@ def tune(
     import torch
     from torch import nn
 
+    rows = rows_of(data, with_names=bool(params.shots))
     labels = sorted(set(rows["label"]))
     order = {label: i for i, label in enumerate(labels)}
     classes = rows["label"].map(order).to_numpy(dtype=np.int64)
@@ -146,6 +138,7 @@ def tune(
     report.progress(span[0], "Fitting the head on frozen embeddings, as a start")
     warm = fit_logistic(encoder.encode(rows["text"].tolist(), batch=FORWARD_BATCH), classes, n_classes=len(labels))
     baseline = float((warm.scores(encoder.encode(inside["text"].tolist(), batch=FORWARD_BATCH)).argmax(1) == truth).mean())
+    loop.seed_everything(params.seed)  # adapters start from random weights
     network, layers, merge = prepare_network(encoder, params.recipe)
     head = nn.Linear(encoder.dim, len(labels))
     with torch.no_grad():

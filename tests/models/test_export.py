@@ -8,8 +8,8 @@ from tiny_encoder import TOPICS, save_tiny_encoder, tiny_data
 from fmcore.models import export
 from fmcore.models.encoder import load_encoder
 from fmcore.models.served_encoder import ServedEncoder
-from fmcore.training.ship import probe_of
 
+pytestmark = pytest.mark.slow
 ODD = ["", "card", "😀 карта بطاقة", "please " * 200, "my\x00card \ud800", "REFUND, money!!"]
 
 
@@ -18,10 +18,16 @@ def encoder(tmp_path_factory):
     return load_encoder(save_tiny_encoder(tmp_path_factory.mktemp("base")), max_tokens=32, device="cpu")
 
 
+def probe_of(data):
+    order = {label: i for i, label in enumerate(data.labels)}
+    held = data.validation[data.validation["label"] != "oos"]
+    classes = [frame["label"].map(order).to_numpy() for frame in (data.train, held)]
+    return export.Probe(list(data.train["text"]), classes[0], list(held["text"]), classes[1], len(order))
+
+
 @pytest.fixture(scope="module")
 def probe():
-    data = tiny_data(n_train=40)
-    return probe_of(data, data.train)
+    return probe_of(tiny_data(n_train=40))
 
 
 def scrambled(source, target):
@@ -88,8 +94,7 @@ def test_a_graph_that_is_not_the_trained_model_is_refused(encoder, probe, tmp_pa
 
 
 def test_the_first_launch_measures_two_forms_on_fewer_rows(encoder, tmp_path):
-    data = tiny_data(n_train=100)
-    serving = export.choose_form(encoder, tmp_path, probe_of(data, data.train), fast=True)
+    serving = export.choose_form(encoder, tmp_path, probe_of(tiny_data(n_train=100)), fast=True)
     assert [row["form"] for row in serving["forms"]] == ["fp32", "int8 per-channel, reduced range"]
     assert serving["n_head_rows"] == 300
 

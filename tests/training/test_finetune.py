@@ -1,0 +1,146 @@
+"""The tuning recipes end to end on a tiny real BERT: what they leave frozen, what they write, and that they repeat and resume."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny_encoder import TOPICS, save_tiny_encoder, tiny_data
+
+from fmcore.models.classifier import Classifier
+from fmcore.models.encoder import load_encoder
+from fmcore.models.manifest import check_manifest
+from fmcore.nouns import Cancelled
+from fmcore.training import finetune
+from fmcore.training.linear import NAME_WEIGHT
+
+pytestmark = pytest.mark.slow
+FILES = {
+    "MANIFEST.json", "encoder.onnx", "head.safetensors", "heldout.parquet", "heldout.safetensors", "metrics.json", "model.json",
+    "novelty.safetensors", "reference.safetensors", "replies.json", "tokenizer.json",
+}  # fmt: skip
+
+
+class Quiet:
+    def __init__(self, cancel_at=None):
+        self.cancel_at, self.fractions, self.metrics = cancel_at, [], []
+
+    def progress(self, fraction, message=""):
+        self.fractions.append(fraction)
+
+    def metric(self, step, **values):
+        self.metrics.append((step, values))
+        if self.cancel_at is not None and step >= self.cancel_at:
+            raise Cancelled
+
+    def device(self, name):
+        pass
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_tiny_encoder(tmp_path_factory.mktemp("base"))
+
+
+def options(base, **changed):
+    chosen = {"epochs": 2, "batch": 16, "learning_rate": 5e-3, "random_features": 64, "resamples": 50, "max_tokens": 32, "device": "cpu"}
+    return finetune.Tuning(base=base, **{**chosen, **changed})
+
+
+def weights(encoder):
+    return {name: tensor.detach().clone() for name, tensor in encoder.model.state_dict().items()}
+
+
+def tuned(base, data, report=None, checkpoint=None, **changed):
+    torch.set_num_threads(1)
+    params = options(base, **changed)
+    encoder = load_encoder(base, max_tokens=32, device="cpu")
+    return finetune.tune(encoder, data, params, report=report or Quiet(), checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("recipe", ["full", "lora"])
+def test_a_recipe_writes_a_whole_model_folder_that_answers_without_pytorch_objects(base, tmp_path, recipe):
+    report = Quiet()
+    metrics = finetune.train(tiny_data(), options(base, recipe=recipe), tmp_path / "model", report)
+    assert {p.name for p in (tmp_path / "model").iterdir()} == FILES
+    check_manifest(tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "metrics.json").read_text())["accuracy"] == metrics["accuracy"]
+    answer = Classifier.load(tmp_path / "model", version="v").predict(["please replace my card"])[0]
+    assert answer.label in TOPICS and sum(answer.scores.values()) == pytest.approx(1)
+    assert metrics["n"] == 60 and metrics["oos"]["n"] == 12 and metrics["training"]["epochs"] == 2
+    assert report.fractions == sorted(report.fractions) and report.fractions[-1] == 1.0
+
+
+def test_full_tuning_moves_every_layer_but_the_token_embeddings_on_a_cpu(base):
+    before = weights(load_encoder(base, max_tokens=32, device="cpu"))
+    encoder, outcome, _ = tuned(base, tiny_data())
+    after = weights(encoder)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "embeddings.word_embeddings.weight" not in moved
+    assert {"embeddings.position_embeddings.weight", "encoder.layer.0.attention.self.query.weight", "encoder.layer.1.output.dense.bias"} <= moved
+    assert outcome.best == max(epoch["val_accuracy"] for epoch in outcome.history)
+
+
+def test_lora_gives_back_a_plain_encoder_whose_norms_are_untouched(base):
+    before = weights(load_encoder(base, max_tokens=32, device="cpu"))
+    encoder, _, _ = tuned(base, tiny_data(), recipe="lora")
+    after = weights(encoder)
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "encoder.layer.0.attention.self.query.weight" in moved and not any("LayerNorm" in name or "embeddings" in name for name in moved)
+
+
+def test_the_same_seed_gives_the_same_encoder_and_another_seed_another(base):
+    data = tiny_data()
+    first, again, other = (weights(tuned(base, data, seed=seed)[0]) for seed in (3, 3, 4))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("recipe", ["full", "lora"])
+def test_a_cancelled_tuning_resumes_to_the_very_same_encoder(base, tmp_path, recipe):
+    data = tiny_data()
+    whole = weights(tuned(base, data, recipe=recipe)[0])
+    with pytest.raises(Cancelled):
+        tuned(base, data, recipe=recipe, report=Quiet(cancel_at=5), checkpoint=tmp_path)
+    encoder, outcome, _ = tuned(base, data, recipe=recipe, checkpoint=tmp_path)
+    resumed = weights(encoder)
+    assert outcome.resumed == 1 and all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_checkpoint_of_other_data_is_not_taken_up(base, tmp_path):
+    with pytest.raises(Cancelled):
+        tuned(base, tiny_data(), report=Quiet(cancel_at=5), checkpoint=tmp_path)
+    _, outcome, _ = tuned(base, tiny_data(n_train=21), checkpoint=tmp_path)
+    assert outcome.resumed == 0
+
+
+def test_tuning_beats_the_frozen_encoder_it_started_from(base):
+    _, outcome, frozen = tuned(base, tiny_data(n_train=40), epochs=12, learning_rate=1e-3)
+    assert outcome.best > frozen
+
+
+def test_where_rows_are_few_each_labels_name_is_one_more_training_row():
+    data = tiny_data()
+    rows = finetune.rows_of(data, with_names=True)
+    assert rows[len(data.train):].to_dict("records") == [{"text": label, "label": label} for label in data.labels]
+    assert finetune.rows_of(data, with_names=False) is data.train
+
+
+def test_few_shots_do_not_learn_from_validation_rows_or_stop_by_them(base, tmp_path):
+    metrics = finetune.train(tiny_data(), options(base, shots=3), tmp_path / "model", Quiet())
+    assert metrics["n_shipped"] == metrics["n_train"] == (3 + NAME_WEIGHT) * len(TOPICS)
+    assert metrics["training"]["history"] == []
+
+
+def test_the_publishers_test_rows_are_never_learnt_from(base, tmp_path):
+    cut = finetune.train(tiny_data(), options(base, epochs=1), tmp_path / "cut", Quiet())
+    published = finetune.train(tiny_data(test_is_publishers=True), options(base, epochs=1), tmp_path / "published", Quiet())
+    assert cut["n_shipped"] == 80 + 48 + 48 and published["n_shipped"] == 80 + 48
+    assert cut["accuracy"] == published["accuracy"]
+
+
+def test_padding_does_not_change_what_a_row_says():
+    batch = finetune.padded([{"input_ids": [2, 9, 3]}, {"input_ids": [2, 3]}], pad=0, classes=np.array([1, 0]))
+    assert batch["input_ids"].tolist() == [[2, 9, 3], [2, 3, 0]] and batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch["classes"].tolist() == [1, 0]
