@@ -44,6 +44,24 @@ class NoAnswer(FMError):
     """The running server refuses, or does not answer."""
 
 
+class Stops:
+    """Counts Ctrl-C and SIGTERM instead of raising: an exception in the middle of a query would leave the store in doubt."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def __enter__(self) -> Stops:
+        self._before = {number: signal.signal(number, self._count) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _count(self, *_: object) -> None:
+        self.n += 1
+
+
 @app.command("list")
 def list_jobs(as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False) -> None:
     """The jobs, when each runs next, and how its last run ended."""
@@ -54,7 +72,7 @@ def list_jobs(as_json: Annotated[bool, typer.Option("--json", help="One JSON obj
 
 @app.command()
 def run(
-    name: Annotated[str, typer.Argument(help="One of `python -m jobs list`.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of `python -m jobs list`.")],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A parameter: a JSON value, else plain text.")
     ] = None,
@@ -62,8 +80,8 @@ def run(
     """Run a job in the foreground: progress on standard error, one JSON object on standard output."""
     with _in_words():
         params = _params(settings or [])
-        with contextlib.redirect_stdout(sys.stderr), _interruptible():
-            ended = _run(name, params)
+        with contextlib.redirect_stdout(sys.stderr), Stops() as stops:
+            ended = _run(name, params, stops)
         print(json.dumps(ended, default=str))
         if ended["state"] != "succeeded":
             first = (ended.get("error") or "").strip().splitlines()[:1]
@@ -94,73 +112,68 @@ def _params(pairs: list[str]) -> dict[str, Any]:
     return params
 
 
-def _run(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def _run(name: str, params: Mapping[str, Any], stops: Stops) -> dict[str, Any]:
     if name not in JOBS:
         raise UnknownJob(f"There is no job {name!r}.", f"Jobs: {', '.join(JOBS)}.")
     try:
         store = Store(config.settings().home, wait_s=0.5)
     except StoreLocked as locked:
         with _server(locked) as server:
-            return _run_there(server, name, params)
+            return _run_there(server, name, params, stops)
     with contextlib.closing(store):
-        return _run_here(Runs(store, JOBS), name, params)
+        return _run_here(Runs(store, JOBS), name, params, stops)
 
 
-def _run_here(runs: Runs, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def _run_here(runs: Runs, name: str, params: Mapping[str, Any], stops: Stops) -> dict[str, Any]:
     """No server holds the store: be the server for the time of one run."""
     runs.reap()
     run = runs.start_now(name, params)
     runner = Runner(runs, place=LocalProcess(threads=config.settings().training_threads()))
-    lane = threading.Thread(target=runner.execute, args=(run,), daemon=True, name="fm-lane")
-    lane.start()
+    over = threading.Event()
 
-    def look() -> dict[str, Any] | None:
-        lane.join(0.2)
-        now = runs.get(run.id)
-        return None if lane.is_alive() and not now.is_over else _as_json(now)
+    def execute() -> None:
+        try:
+            runner.execute(run)
+        finally:
+            over.set()
 
-    try:
-        ended = _follow(lambda: _as_json(runs.get(run.id)), look, cancel=lambda: runs.cancel(run.id, by="terminal"))
-        lane.join(10)
-        return ended
-    except KeyboardInterrupt:  # asked twice: do not wait for the run's own clean end
-        runner.stop()
+    def look() -> dict[str, Any]:
+        over.wait(0.2)
         return _as_json(runs.get(run.id))
 
+    threading.Thread(target=execute, daemon=True, name="fm-lane").start()
+    ended = _follow(stops, look, cancel=lambda: runs.cancel(run.id, by="terminal"))
+    over.wait(15)  # the child is gone after its grace at the latest
+    return ended or look()
 
-def _run_there(server: httpx.Client, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+
+def _run_there(server: httpx.Client, name: str, params: Mapping[str, Any], stops: Stops) -> dict[str, Any]:
     """A server holds the store: ask it, and watch."""
     run_id = _ask(server, "POST", "/api/runs", {"job": name, "params": dict(params)})["id"]
 
-    def state() -> dict[str, Any]:
+    def look() -> dict[str, Any]:
+        time.sleep(0.5)
         return _patiently(lambda: _ask(server, "GET", f"/api/runs/{run_id}"))
 
-    def look() -> dict[str, Any] | None:
-        time.sleep(0.5)
-        now = state()
-        return now if now["state"] not in ("queued", "running") else None
-
-    return _follow(state, look, cancel=lambda: _ask(server, "POST", f"/api/runs/{run_id}/cancel"))
+    ended = _follow(stops, look, cancel=lambda: _ask(server, "POST", f"/api/runs/{run_id}/cancel"))
+    return ended or look()
 
 
-def _follow(state: Callable[[], dict[str, Any]], look: Callable[[], dict[str, Any] | None], *, cancel: Callable[[], Any]) -> dict[str, Any]:
-    """Draw the bar until the run is over. The first Ctrl-C cancels the run, the second gives up waiting."""
-    asked = False
+def _follow(stops: Stops, look: Callable[[], dict[str, Any]], *, cancel: Callable[[], Any]) -> dict[str, Any] | None:
+    """Draw the bar until the run is over. The first Ctrl-C cancels the run; after the second nobody waits: None."""
+    cancelled = False
     with tqdm(total=100, unit="%", bar_format="{l_bar}{bar}| {elapsed}", file=sys.stderr) as bar:
-        while True:
-            try:
-                ended = look()
-                now = ended or state()
-                bar.n = round(100 * float(now.get("progress") or 0))
-                bar.set_description_str(str(now.get("message") or now["state"]), refresh=True)
-                if ended:
-                    return ended
-            except KeyboardInterrupt:
-                if asked:
-                    raise
-                asked = True
+        while stops.n < 2:
+            now = look()
+            bar.n = round(100 * float(now.get("progress") or 0))
+            bar.set_description_str(str(now.get("message") or now["state"]), refresh=True)
+            if now["state"] not in ("queued", "running"):
+                return now
+            if stops.n and not cancelled:
+                cancelled = True
                 with contextlib.suppress(NotPossible):  # it ended meanwhile
                     cancel()
+    return None
 
 
 def _patiently(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -205,12 +218,9 @@ def _ask(server: httpx.Client, method: str, path: str, body: Any = None) -> Any:
 def _reason(answer: httpx.Response) -> str:
     try:
         said = answer.json()
-    except ValueError:
+        return f"{said['error']} {said.get('hint', '')}".strip()
+    except (ValueError, KeyError, TypeError, AttributeError):  # not our API's shape: a proxy, another program on that port
         return f"{answer.status_code} {answer.reason_phrase}"
-    detail = said.get("detail", said) if isinstance(said, dict) else said
-    if isinstance(detail, dict) and "message" in detail:
-        return f"{detail['message']} {detail.get('hint', '')}".strip()
-    return detail if isinstance(detail, str) else json.dumps(detail)[:500]
 
 
 def _overview() -> list[dict[str, Any]]:
@@ -225,8 +235,7 @@ def _overview() -> list[dict[str, Any]]:
 
 
 def _runs_there(server: httpx.Client, name: str) -> list[dict[str, Any]]:
-    found = _ask(server, "GET", f"/api/runs?job={name}&limit=1")
-    return [run for run in (found["runs"] if isinstance(found, dict) else found) if run["job"] == name]
+    return _ask(server, "GET", f"/api/runs?job={name}&limit=1")["runs"]
 
 
 def _row(name: str, last: dict[str, Any] | None) -> dict[str, Any]:
@@ -262,16 +271,6 @@ def _in_words() -> Iterator[None]:
         _leave(FAILED, str(error))
     except KeyboardInterrupt:
         _leave(FAILED, "Stopped.")
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _leave(code: int, sentence: str) -> NoReturn:
