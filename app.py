@@ -29,7 +29,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fmcore import clock, log, runtime
-from fmcore.api import api
+from fmcore.api import allow_hosts, api
 from fmcore.config import Settings, settings
 from fmcore.nouns import FMError
 from fmcore.runs import AlreadyQueued
@@ -131,8 +131,9 @@ class Desk:
         self.runner.start()
         self.scheduler.start()
         first_launch(self.runtime)
-        for watcher in (self._announce, self._keep_warm):
-            threading.Thread(target=watcher, name=watcher.__name__.strip("_"), daemon=True).start()
+        self.watchers = [threading.Thread(target=watch, daemon=True) for watch in (self._announce, self._keep_warm)]
+        for watcher in self.watchers:
+            watcher.start()
 
     def stop(self) -> None:
         """Take it down in the opposite order; what was running is recorded as interrupted."""
@@ -140,6 +141,9 @@ class Desk:
         _forget_address(self.settings.home)
         self.scheduler.stop()
         self.runner.stop()
+        for watcher in self.watchers:
+            if watcher is not threading.current_thread():  # a refusal of the address stops the desk from within
+                watcher.join(5)
         runtime.stop()
 
     def _announce(self) -> None:
@@ -188,6 +192,7 @@ def start() -> Desk:
     refusal = open_address_refusal(st.get_option("server.address") or "", current)
     if refusal:
         leave(refusal)
+    allow_hosts(st.get_option("server.allowedHosts"))
     try:
         log.set_up(current.home / "logs", level=current.log_level)
         return Desk(current)

@@ -98,40 +98,48 @@ def test_a_token_alone_does_not_open_the_pages_to_everyone(monkeypatch):
     assert "s3cret" not in said
 
 
-# ---------------------------------------------------------------- one process, in this process
+# ---------------------------------------------------------------- the parts, in this process
 
 
 @pytest.fixture
-def client():
-    with TestClient(app.app, base_url="http://127.0.0.1") as client:
-        yield client
-
-
-def test_the_desk_stands_before_the_first_visitor_and_is_gone_after_the_last(client):
-    assert runtime.current() is not None
-    assert client.get("/healthz").json() == {"status": "ok"}
-    answer = client.get("/readyz")
-    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "models": []})
-    assert {row.job for row in runtime.current().runs.schedules()} == {job.name for job in JOBS.values() if job.schedule}
-    client.__exit__(None, None, None)
+def desk():
+    """A started desk, without a server in front."""
+    started = app.Desk(settings())
+    yield started
+    started.stop()
     assert runtime.current() is None
-    client.__enter__()
 
 
-def test_a_store_that_does_not_answer_is_not_ready(client):
-    runtime.current().store.close()
-    answer = client.get("/readyz")
-    assert answer.status_code == 503
-    assert "Traceback" not in answer.text
+def test_the_schedule_is_kept_from_the_start_and_stopping_lets_everything_go(desk):
+    assert runtime.current() is desk.runtime
+    assert {row.job for row in desk.runtime.runs.schedules() if row.next_at} == {job.name for job in JOBS.values() if job.schedule}
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/api/nothing", "/_stcore/health", "/nothing"])
-def test_every_answer_carries_the_security_headers(client, path):
-    headers = client.get(path).headers
+def test_it_is_ready_while_its_store_answers(desk):
+    answer = app.readyz(None)
+    assert (answer.status_code, json.loads(answer.body)) == (200, {"status": "ready", "models": []})
+
+
+def test_it_is_not_ready_before_it_stands_nor_when_its_store_fails():
+    assert app.readyz(None).status_code == 503
+    started = runtime.start(settings(), JOBS)
+    try:
+        started.store.close()
+        answer = app.readyz(None)
+        assert answer.status_code == 503
+        assert "Traceback" not in answer.body.decode()
+    finally:
+        runtime.stop()
+
+
+def test_an_answer_that_sets_a_header_itself_keeps_its_own():
+    async def own(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"X-Frame-Options", b"DENY")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    headers = TestClient(app.SecurityHeaders(own)).get("/").headers
+    assert headers["x-frame-options"] == "DENY"
     assert headers["x-content-type-options"] == "nosniff"
-    assert headers["x-frame-options"] == "SAMEORIGIN"
-    assert "frame-ancestors 'self'" in headers["content-security-policy"]
-    assert headers["referrer-policy"] == "same-origin"
 
 
 def test_a_desk_without_models_asks_for_its_first_one_once(monkeypatch):
@@ -197,6 +205,15 @@ def refused(process):
     return said.split("FM Desk cannot start: ")[1]
 
 
+def web_socket_answer(url, *, host, origin=""):
+    """The status with which the pages' web socket answers a browser that came by another name."""
+    headers = {
+        "Host": host, "Origin": origin or f"http://{host}", "Connection": "Upgrade", "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }  # fmt: skip
+    return httpx.get(f"{url}/_stcore/stream", headers=headers, timeout=10).status_code
+
+
 @pytest.mark.slow
 def test_a_server_says_where_it_is_guards_its_store_and_leaves_nothing_behind(tmp_path):
     home = tmp_path / "home"
@@ -206,7 +223,14 @@ def test_a_server_says_where_it_is_guards_its_store_and_leaves_nothing_behind(tm
         assert said["pid"] == first.pid
         assert stat.S_IMODE((home / "server.json").stat().st_mode) == 0o600
         assert httpx.get(said["url"] + "/healthz").json() == {"status": "ok"}
-        assert httpx.get(said["url"] + "/_stcore/host-config", headers={"Host": "rebind.example"}).status_code in (400, 403)
+        for path in ("/", "/healthz", "/api/nothing", "/_stcore/health", "/nothing", "/media/nothing"):
+            headers = httpx.get(said["url"] + path).headers
+            assert headers["x-content-type-options"] == "nosniff", path
+            assert headers["x-frame-options"] == "SAMEORIGIN", path
+            assert "frame-ancestors 'self'" in headers["content-security-policy"], path
+            assert headers["referrer-policy"] == "same-origin", path
+        assert web_socket_answer(said["url"], host="rebind.example") == 403
+        assert web_socket_answer(said["url"], host="127.0.0.1", origin="http://evil.example") == 403
         assert str(first.pid) in refused(launch(home))  # a second server on the same store names the first
         assert json.loads((home / "server.json").read_text())["pid"] == first.pid
     finally:
