@@ -225,11 +225,17 @@ class Store:
 
     def close(self) -> None:
         """Wait for the writer at work, then close; safe to repeat."""
+        deadline = time.monotonic() + 5
         with self._write_lock:
             self._closed = True
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            while self._connection is not None:
+                try:
+                    self._connection.close()
+                    self._connection = None
+                except duckdb.ResourceInUseException:  # a reader is taking its cursor this very moment
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.01)
 
 
 def to_json(value: Any) -> str:
