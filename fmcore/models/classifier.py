@@ -126,7 +126,7 @@ class Classifier:
         heldout = {
             "embeddings": self.heldout.embeddings, "classes": np.array([order.get(x, -1) for x in self.heldout.labels], dtype=np.int32)
         }  # fmt: skip
-        files = {"head": self.head.tensors(), "novelty": self.novelty.tensors(), "reference": reference, "heldout": heldout}
+        files = {"head": dict(self.head.arrays), "novelty": self.novelty.tensors(), "reference": reference, "heldout": heldout}
         for name, tensors in files.items():
             save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / f"{name}.safetensors")
         self.heldout_table[HELDOUT_COLUMNS].to_parquet(folder / "heldout.parquet", index=False)
@@ -175,7 +175,7 @@ class Classifier:
         table = pd.read_parquet(folder / "heldout.parquet", columns=HELDOUT_COLUMNS)
         model = cls(
             labels=labels,
-            head=Head(facts["head"]["kind"], head["weights"], head["bias"], head.get("projection"), facts["head"]["settings"]),
+            head=Head(facts["head"]["kind"], head, facts["head"]["settings"]),
             temperature=float(facts["temperature"]),
             novelty=Novelty(reference=reference["embeddings"], **novelty),
             threshold=float(facts["threshold"]),
@@ -193,12 +193,12 @@ class Classifier:
 
     def _check(self) -> None:
         n, dim = len(self.labels), self.reference.embeddings.shape[1]
-        hidden = dim if self.head.projection is None else self.head.projection.shape[1]
-        if self.head.weights.shape != (hidden, n) or self.head.bias.shape != (n,) or self.novelty.class_means.shape != (n, dim):
-            raise BadModel(f"The arrays do not fit {n} labels and {dim} dimensions.", "Train it again.")
-        numbers = (self.head.weights, self.head.bias, self.novelty.total, np.array([self.temperature, self.threshold]))
+        self.head.check(dim=dim, n_classes=n)
+        if self.novelty.class_means.shape != (n, dim):
+            raise BadModel(f"The out-of-scope score does not fit {n} labels and {dim} dimensions.", "Train it again.")
+        numbers = (self.novelty.class_means, self.novelty.total, np.array([self.temperature, self.threshold, self.least_probability]))
         if not all(np.isfinite(a).all() for a in numbers) or self.temperature <= 0:
-            raise BadModel("The head holds numbers that are not finite.", "Train it again.")
+            raise BadModel("The model holds numbers that are not finite.", "Train it again.")
 
     def _prediction(self, probabilities: np.ndarray, novelty: float, parts: np.ndarray, *, truncated: bool, wordless: bool) -> Prediction:
         if wordless:

@@ -1,8 +1,9 @@
-"""Classification heads on frozen embeddings: multinomial logistic, and ridge on random ReLU features.
+"""Classification heads on frozen embeddings: logistic, ridge on random ReLU features, kernel ridge, and their blend.
 
 A Head is arrays only: scores(embeddings) is a few matrix products, so serving needs numpy and nothing else. Ridge is closed
 form: RidgeSums keeps what the rows so far amount to, adding rows and solving again gives exactly what fitting on all of them
-at once gives, whatever the order, and rows can be taken out again. No head calibrates itself; see calibration.py.
+at once gives, whatever the order, and rows can be taken out again. Where rows are few, kernel ridge does the same without the
+noise of random features. No head calibrates itself; see calibration.py.
 """
 
 from __future__ import annotations
@@ -13,39 +14,154 @@ from typing import Literal
 
 import numpy as np
 
-HeadKind = Literal["logistic", "ridge"]
+HeadKind = Literal["logistic", "ridge", "kernel", "blend"]
+KERNEL_ROWS = 4000
+"""Up to so many rows ridge is solved exactly, with a kernel; beyond, by random features."""
+KERNEL_GAMMA = 2.0
+LOGISTIC_C = 10.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Head:
-    """scores = hidden(embeddings) @ weights + bias; hidden is the identity (logistic) or random ReLU features (ridge)."""
+    """scores = embeddings @ linear + bias + hidden(embeddings) @ weights, each part where its arrays are there.
+
+    hidden is ReLU(embeddings @ projection), random features, or exp(gamma * (embeddings @ landmarks.T - 1)), a kernel.
+    """
 
     kind: HeadKind
-    weights: np.ndarray
-    bias: np.ndarray
-    projection: np.ndarray | None
+    arrays: Mapping[str, np.ndarray]
     settings: Mapping[str, float]
 
+    @property
+    def n_classes(self) -> int:
+        return int(self.arrays.get("bias", self.arrays.get("weights")).shape[-1])
+
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
-        """float32 (n, classes), uncalibrated: logits for logistic, fitted class indicators for ridge."""
-        hidden = embeddings if self.projection is None else random_features(embeddings, self.projection)
-        return hidden @ self.weights + self.bias
+        """float32 (n, classes), uncalibrated: logits for logistic, fitted class indicators for ridge and kernel."""
+        total = np.zeros((len(embeddings), self.n_classes), dtype=np.float32)
+        if "linear" in self.arrays:
+            total += embeddings @ self.arrays["linear"] + self.arrays["bias"]
+        if "projection" in self.arrays:
+            total += random_features(embeddings, self.arrays["projection"]) @ self.arrays["weights"]
+        if "landmarks" in self.arrays:
+            total += kernel(embeddings, self.arrays["landmarks"]) @ self.arrays["weights"]
+        return total
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """The arrays, for safetensors."""
-        kept = {"weights": self.weights, "bias": self.bias}
-        return kept if self.projection is None else {**kept, "projection": self.projection}
+    def check(self, *, dim: int, n_classes: int) -> None:
+        """Raises ValueError when the arrays do not fit together, or hold numbers that are not finite."""
+        wanted = {"linear": (dim, n_classes), "bias": (n_classes,)}
+        if "projection" in self.arrays:
+            n_features = self.arrays["projection"].shape[-1]
+            wanted |= {"projection": (dim, n_features), "weights": (n_features, n_classes)}
+        if "landmarks" in self.arrays:
+            wanted |= {"landmarks": (len(self.arrays["landmarks"]), dim), "weights": (len(self.arrays["landmarks"]), n_classes)}
+        for name, array in self.arrays.items():
+            if array.shape != wanted.get(name) or not np.isfinite(array).all():
+                raise ValueError(f"the head's {name} do not fit {n_classes} labels and {dim} dimensions, or are not finite")
+        if not self.arrays:
+            raise ValueError("the head has no arrays")
 
 
-def fit_logistic(embeddings: np.ndarray, classes: np.ndarray, *, n_classes: int, c: float = 10.0) -> Head:
-    """Multinomial logistic regression. Every class 0..n_classes-1 must occur."""
-    from sklearn.linear_model import LogisticRegression
+def fit_head(
+    kind: HeadKind,
+    settings: Mapping[str, float],
+    embeddings: np.ndarray,
+    classes: np.ndarray,
+    *,
+    n_classes: int,
+    weights: np.ndarray | None = None,
+    sums: RidgeSums | None = None,
+    start: Head | None = None,
+) -> Head:
+    """A head of that kind with those settings on those rows. sums, when given, must stand for exactly those rows."""
+    if kind == "logistic":
+        return fit_logistic(embeddings, classes, n_classes=n_classes, c=settings["c"], weights=weights, start=start)
+    if kind == "kernel":
+        return fit_kernel(embeddings, classes, n_classes=n_classes, penalty=settings["penalty"], weights=weights)
+    if kind == "ridge":
+        if sums is None:
+            projection = make_projection(embeddings.shape[1], int(settings["features"]), seed=int(settings["seed"]))
+            sums = RidgeSums(projection, n_classes=n_classes)
+            sums.add(embeddings, classes, weights=weights)
+        head = sums.solve(settings["penalty"])
+        return Head(head.kind, head.arrays, {**head.settings, "seed": settings.get("seed", 0)})
+    second: HeadKind = "ridge" if "features" in settings else "kernel"
+    options = {"n_classes": n_classes, "weights": weights}
+    linear = fit_logistic(embeddings, classes, c=settings["c"], start=start, **options)
+    return blend(linear, fit_head(second, settings, embeddings, classes, sums=sums, **options), settings["first_t"], settings["second_t"])
 
-    model = LogisticRegression(C=c, max_iter=1000).fit(embeddings, classes)
-    weights, bias = model.coef_.T, model.intercept_
-    if n_classes == 2:  # scikit-learn keeps one column for two classes
-        weights, bias = np.hstack([-weights / 2, weights / 2]), np.hstack([-bias / 2, bias / 2])
-    return Head("logistic", weights.astype(np.float32), bias.astype(np.float32), None, {"c": c})
+
+def blend(first: Head, second: Head, first_t: float, second_t: float) -> Head:
+    """The mean of a logistic head's and a ridge or kernel head's scores, each divided by its temperature: a geometric mean of
+    their probabilities."""
+    arrays = {k: (v / (2 * first_t)).astype(np.float32) for k, v in first.arrays.items()}
+    arrays |= dict(second.arrays) | {"weights": (second.arrays["weights"] / (2 * second_t)).astype(np.float32)}
+    return Head("blend", arrays, {**first.settings, **second.settings, "first_t": first_t, "second_t": second_t})
+
+
+def fit_logistic(
+    embeddings: np.ndarray,
+    classes: np.ndarray,
+    *,
+    n_classes: int,
+    c: float = 10.0,
+    weights: np.ndarray | None = None,
+    start: Head | None = None,
+) -> Head:
+    """Multinomial logistic regression: c * sum of losses + half the squared weights, as scikit-learn has it; biases go free.
+
+    weights: how many times each row counts. start: a logistic head of the first classes to start from; the answer is the same
+    within tolerance, since the problem is convex, and found in a fraction of the steps.
+    """
+    from scipy.optimize import minimize
+
+    dim, n = embeddings.shape[1], len(embeddings)
+    target = np.zeros((n, n_classes), dtype=np.float32)
+    target[np.arange(n), classes] = 1.0
+    counts = np.ones((n, 1), dtype=np.float32) if weights is None else weights.astype(np.float32).reshape(n, 1)
+    scale = float(c) / n  # the objective is divided by n, so that the stopping tolerance means the same for any n
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        w = flat.astype(np.float32).reshape(dim + 1, n_classes)
+        scores = embeddings @ w[:-1] + w[-1]
+        scores -= scores.max(axis=1, keepdims=True)
+        exponents = np.exp(scores)
+        totals = exponents.sum(axis=1, keepdims=True)
+        loss = float((counts * (np.log(totals) - (scores * target).sum(axis=1, keepdims=True))).sum(dtype=np.float64))
+        error = (exponents / totals - target) * counts
+        gradient = np.vstack([embeddings.T @ error, error.sum(axis=0, keepdims=True)]).astype(np.float64) * scale
+        gradient[:-1] += w[:-1] / n
+        return loss * scale + 0.5 * float((w[:-1].astype(np.float64) ** 2).sum()) / n, gradient.ravel()
+
+    first = np.zeros((dim + 1, n_classes))
+    if start is not None:
+        known = start.n_classes
+        first[:-1, :known], first[-1, :known] = start.arrays["linear"], start.arrays["bias"]
+        first[-1, known:] = start.arrays["bias"].min()
+    options = {"maxiter": 500, "gtol": 1e-5 * c, "ftol": 1e-7}
+    found = minimize(objective, first.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(dim + 1, n_classes)
+    return Head("logistic", {"linear": found[:-1].astype(np.float32), "bias": found[-1].astype(np.float32)}, {"c": c})
+
+
+def kernel(embeddings: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """exp(KERNEL_GAMMA * (cosine - 1)) of each row with each landmark: 1 for the same text, 0.02 for the opposite."""
+    similarity = embeddings @ landmarks.T
+    similarity -= 1.0
+    similarity *= KERNEL_GAMMA
+    return np.exp(similarity, out=similarity)
+
+
+def fit_kernel(
+    embeddings: np.ndarray, classes: np.ndarray, *, n_classes: int, penalty: float, weights: np.ndarray | None = None
+) -> Head:
+    """Kernel ridge on class indicators, exact. weights: how many times each row counts."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    system = kernel(embeddings, embeddings).astype(np.float64)
+    system[np.diag_indices_from(system)] += penalty / (1.0 if weights is None else weights)
+    target = np.eye(n_classes)[classes]
+    solved = cho_solve(cho_factor(system, overwrite_a=True, check_finite=False), target, check_finite=False)
+    return Head("kernel", {"landmarks": embeddings, "weights": solved.astype(np.float32)}, {"penalty": penalty})
 
 
 def make_projection(dim: int, n_features: int, *, seed: int) -> np.ndarray:
@@ -71,13 +187,13 @@ class RidgeSums:
         self.gram = np.zeros((n_features, n_features), dtype=np.float32)
         self.by_class = np.zeros((n_features, n_classes), dtype=np.float32)
 
-    def add(self, embeddings: np.ndarray, classes: np.ndarray) -> None:
-        """Take rows in."""
-        self._move(embeddings, classes, sign=1.0)
+    def add(self, embeddings: np.ndarray, classes: np.ndarray, *, weights: np.ndarray | None = None) -> None:
+        """Take rows in. weights: how many times each counts."""
+        self._move(embeddings, classes, np.ones(len(embeddings)) if weights is None else weights)
 
     def subtract(self, embeddings: np.ndarray, classes: np.ndarray) -> None:
         """Take rows out that were added before."""
-        self._move(embeddings, classes, sign=-1.0)
+        self._move(embeddings, classes, -np.ones(len(embeddings)))
 
     def copy(self) -> RidgeSums:
         """An independent copy: a what-if that leaves this one as it is."""
@@ -100,14 +216,14 @@ class RidgeSums:
         system[np.diag_indices_from(system)] += penalty
         factor = cho_factor(system, overwrite_a=True, check_finite=False)
         weights = cho_solve(factor, self.by_class, check_finite=False).astype(np.float32)
-        bias = np.zeros(weights.shape[1], dtype=np.float32)
-        return Head("ridge", weights, bias, self.projection, {"penalty": penalty, "features": self.gram.shape[0]})
+        return Head("ridge", {"projection": self.projection, "weights": weights}, {"penalty": penalty, "features": self.gram.shape[0]})
 
-    def _move(self, embeddings: np.ndarray, classes: np.ndarray, *, sign: float) -> None:
+    def _move(self, embeddings: np.ndarray, classes: np.ndarray, weights: np.ndarray) -> None:
         for start in range(0, len(embeddings), 4096):  # bounds memory: 4,096 rows x 4,000 features are 66 MB
-            features = random_features(embeddings[start : start + 4096], self.projection)
-            self.gram += sign * (features.T @ features)
-            which = classes[start : start + 4096]
-            indicator = np.zeros((len(which), self.by_class.shape[1]), dtype=np.float32)
-            indicator[np.arange(len(which)), which] = sign
-            self.by_class += features.T @ indicator
+            portion = slice(start, start + 4096)
+            features = random_features(embeddings[portion], self.projection)
+            counted = features * weights[portion].astype(np.float32)[:, None]
+            self.gram += features.T @ counted
+            indicator = np.zeros((len(features), self.by_class.shape[1]), dtype=np.float32)
+            indicator[np.arange(len(features)), classes[portion]] = 1.0
+            self.by_class += counted.T @ indicator

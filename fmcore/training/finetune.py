@@ -142,8 +142,8 @@ def tune(
     network, layers, merge = prepare_network(encoder, params.recipe)
     head = nn.Linear(encoder.dim, len(labels))
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(warm.weights.T.copy()))
-        head.bias.copy_(torch.from_numpy(warm.bias.copy()))
+        head.weight.copy_(torch.from_numpy(warm.arrays["linear"].T.copy()))
+        head.bias.copy_(torch.from_numpy(warm.arrays["bias"].copy()))
     model = nn.ModuleDict({"encoder": network, "dropout": nn.Dropout(DROPOUT), "head": head})
     device = torch.device(encoder.device)
     model.to(device)

@@ -33,7 +33,7 @@ class LinearParams:
     """What decides the result. shots 0 learns from all training rows; random_features, resamples, max_tokens: see config.PROFILES."""
 
     base: str = "minilm"
-    head: Literal["auto", "logistic", "ridge"] = "auto"
+    head: Literal["auto", "logistic", "ridge", "blend"] = "auto"
     shots: int = 0
     seed: int = 0
     max_tokens: int = 64
