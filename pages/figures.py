@@ -12,6 +12,8 @@ from typing import Any
 NONE = "not measured"
 NBSP = "\u00a0"
 """Between a number and its unit, so that a line never ends between them."""
+DASH = "\u2060–\u2060"
+"""Between the ends of an interval, for the same reason."""
 
 NAMES = {
     "accuracy": "Accuracy",
@@ -52,6 +54,13 @@ def points(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}{NBSP}%"
 
 
+def probability(value: float) -> str:
+    """A probability as whole percent; never a false 0 or 100."""
+    if 0.995 <= value < 1:
+        return f">99{NBSP}%"
+    return f"<1{NBSP}%" if 0 < value < 0.005 else points(value, 0)
+
+
 def signed_points(value: float, digits: int = 1) -> str:
     """A change of a share, in points, with a real minus; what rounds to nothing reads ±0."""
     shown = round(100 * value, digits)
@@ -70,7 +79,7 @@ def span(figure: Mapping[str, Any] | None, name: str = "") -> str:
     if figure is None or figure.get("low") is None or figure.get("high") is None:
         return ""
     low, high = figure["low"], figure["high"]
-    return f"{low:.3f}–{high:.3f}" if name.endswith("auroc") else f"{100 * low:.1f}–{100 * high:.1f}{NBSP}%"
+    return f"{low:.3f}{DASH}{high:.3f}" if name.endswith("auroc") else f"{100 * low:.1f}{DASH}{100 * high:.1f}{NBSP}%"
 
 
 def interval(figure: Mapping[str, Any] | None, name: str = "") -> str:

@@ -142,7 +142,7 @@ def _one_message(desk: Any, chosen: ModelVersion, other: ModelVersion | None) ->
         left = st.container(border=True)
     with left:
         _reply(desk, message, answers[0][1])
-    _as_curl(message, answers[0][1].version)
+    _as_curl(message, answers[0][1].version, token=desk.settings.secret_api_token is not None)
 
 
 def _named(desk: Any, asked: ModelVersion, prediction: Prediction, took: str) -> tuple[ModelVersion, Prediction, str]:
@@ -233,14 +233,15 @@ def _answer_card(desk: Any, version: ModelVersion, prediction: Prediction, took:
     ranked = list(prediction.scores.items())[:TOP]
     least = facts.get("least_probability")
     fig = _bars(ranked, series, least)
-    told = "; ".join(f"{figures.label(name)} {figures.points(score, 0)}" for name, score in ranked)
+    told = "; ".join(f"{figures.label(name)} {figures.probability(score)}" for name, score in ranked)
     ui.show(fig, f"bars-{series}", f"Probability of the {len(ranked)} likeliest intents: {told}.")
     ahead = ranked[0][1] - (ranked[1][1] if len(ranked) > 1 else 0.0)
     gap = f"The runner-up is {100 * ahead:.0f} points behind." if ahead > 0.2 else f"Only {100 * ahead:.0f} points ahead: ask the customer."
+    gap = "The runner-up is far behind." if ahead > 0.985 else gap
     lead = "Answer" if prediction.in_scope else "Nearest intent"
-    st.markdown(f"{lead}: **{ui.esc(figures.label(prediction.label))}**, {figures.points(prediction.score, 0)}. {gap}")
+    st.markdown(f"{lead}: **{ui.esc(figures.label(prediction.label))}**, {ui.esc(figures.probability(prediction.score))}. {gap}")
     dotted = f" Dotted: intents above {figures.points(least, 0)} enter the answer set." if least is not None else ""
-    ui.note(ui.esc(prediction.reason) + dotted)
+    ui.note(ui.esc(prediction.reason.replace(" -", " −")) + dotted)
     if prediction.truncated:
         ui.note("The model read the beginning only: the message is longer than it can take in.")
 
@@ -253,6 +254,7 @@ def _bars(ranked: Sequence[tuple[str, float]], series: int, least: float | None)
     rows = [str(i) for i in range(len(ranked))]
     scores = [100 * score for _, score in ranked]
     names = [figures.chart_text(figures.label(name)) for name, _ in ranked]
+    shown = [figures.chart_text(figures.probability(score)) for _, score in ranked]
     fig = go.Figure(
         go.Bar(
             y=rows,
@@ -262,7 +264,7 @@ def _bars(ranked: Sequence[tuple[str, float]], series: int, least: float | None)
             cliponaxis=False,
             textposition="outside",
             marker=dict(color=[color if i == 0 else ui.rgba(color, 0.38) for i in range(len(ranked))], line_width=0),
-            text=[f"<b>{s:.0f}%</b>" if i == 0 else f"{s:.0f}%" for i, s in enumerate(scores)],
+            text=[f"<b>{s}</b>" if i == 0 else s for i, s in enumerate(shown)],
             textfont=dict(size=13, color=t["muted"]),
             customdata=names,
             hovertemplate="%{customdata}: %{x:.1f} %<extra></extra>",
@@ -315,7 +317,7 @@ def _novelty(prediction: Prediction) -> go.Figure:
         fig.add_scatter(x=span, y=[0, 0], mode="lines", line=dict(color=ui.rgba(t["flat"], alpha), width=8), hoverinfo="skip")
     marker = dict(size=13, color=t["accent"], line=dict(width=2, color=t["bg"]))
     fig.add_scatter(x=[at], y=[0], mode="markers", marker=marker, hovertemplate="novelty %{x:.2f} sd<extra></extra>", cliponaxis=False)
-    ui.desk(fig, "strip", hovermode="closest", showlegend=False, margin=dict(l=12, r=12, t=22, b=4))
+    ui.desk(fig, 100, hovermode="closest", showlegend=False, margin=dict(l=12, r=12, t=22, b=28))
     fig.update_xaxes(range=[middle - 1.08 * half, middle + 1.08 * half], tickvals=[middle], ticktext=[f"threshold {_real(middle)} sd"])
     fig.update_yaxes(visible=False, range=[-1, 1])
     fig.add_vline(x=middle, line=dict(color=ui.NEUTRAL, width=1.5, dash="dot"))
@@ -341,7 +343,7 @@ def _agreement(a: Prediction, b: Prediction) -> None:
         st.markdown(f"{ui.chip('They differ', 'orange', ':material/compare_arrows:')} on the answer: they rank the other's {where}.")
     rows = {
         "Answer": [ui.esc(figures.label(p.label)) for p in (a, b)],
-        "Probability": [figures.points(p.score, 0) for p in (a, b)],
+        "Probability": [ui.esc(figures.probability(p.score)) for p in (a, b)],
         "Scope": [verdict(p)[0] for p in (a, b)],
         "Answer set": [f"{len(p.candidates)} intents" if len(p.candidates) != 1 else "1 intent" for p in (a, b)],
     }
@@ -377,12 +379,13 @@ def _next_reply() -> None:
     st.session_state["intent_reply"] = st.session_state.get("intent_reply", 0) + 1
 
 
-def _as_curl(message: str, version: str) -> None:
-    """The same question as a call of the REST API, quoted for a shell."""
+def _as_curl(message: str, version: str, *, token: bool) -> None:
+    """The same question as a call of the REST API, quoted for a shell; a token is named, never shown."""
     with st.expander("Copy as curl", icon=":material/terminal:"):
         origin = "/".join((st.context.url or "http://127.0.0.1:8501").split("/")[:3])
         body = shlex.quote(json.dumps({"task": TASK, "texts": [message], "version": version}, ensure_ascii=False))
-        call = f"curl -s {shlex.quote(origin + '/api/predict')} \\\n  -H 'Content-Type: application/json' \\\n  -d {body}"
+        bearer = ' \\\n  -H "Authorization: Bearer $FM_SECRET_API_TOKEN"' if token else ""
+        call = f"curl -s {shlex.quote(origin + '/api/predict')}{bearer} \\\n  -H 'Content-Type: application/json' \\\n  -d {body}"
         st.code(call, language="bash", wrap_lines=True)
 
 

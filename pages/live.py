@@ -124,8 +124,8 @@ def curves(metrics: pd.DataFrame, *, key: str, everything: bool = False) -> None
     seen = set(metrics["name"]) if len(metrics) else set()
     names = [n for n in CURVES if n in seen and n in MAIN] + sorted(seen - set(CURVES))
     rest = [n for n in CURVES if n in seen and n not in MAIN]
-    if not names:
-        ui.note("No measurements yet: the first come after a few training steps.")
+    if not len(metrics) or metrics["name"].value_counts().max() < 2:
+        ui.note("No curves: this run measured nothing more than once." if everything else "Curves come after a few training steps.")
         return
     _multiples(metrics, names, key)
     if everything and rest:

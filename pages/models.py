@@ -42,7 +42,7 @@ def page() -> None:
         _nothing(desk, task)
         return
     serving = f"live: {ui.esc(champion.version)}" if champion else "none is live"
-    ui.header("Models", f"{TASKS[task].title} · {len(versions)} versions · {serving}")
+    ui.header("Models", f"{TASKS[task].title} · {len(versions)} version{'s' if len(versions) != 1 else ''} · {serving}")
     _overview(desk, versions)
     chosen = _pick(versions, champion)
     facts = desk.registry.facts(chosen)
@@ -344,6 +344,7 @@ def _forms_chart(measured: Mapping[str, Any]) -> go.Figure:
     t = ui.tokens()
     forms = measured["forms"]
     colors = [t["accent"] if f["form"] == measured["form"] else t["flat"] for f in forms]
+    fastest = max(f["texts_per_s"] for f in forms)
     fig = go.Figure()
     for form, color in zip(forms, colors, strict=True):
         low, high = form.get("loss_points_interval") or (form["loss_points"],) * 2
@@ -358,14 +359,15 @@ def _forms_chart(measured: Mapping[str, Any]) -> go.Figure:
         text=[f"<b>{f['form']}</b>" if f["form"] == measured["form"] else f["form"] for f in forms],
         cliponaxis=False,
         textfont=dict(size=12),
-        textposition=["top right" if i % 2 else "bottom right" for i in range(len(forms))],
+        textposition=[
+            f"{'top' if i % 2 else 'bottom'} {'left' if form['texts_per_s'] > fastest / 2 else 'right'}" for i, form in enumerate(forms)
+        ],
         hovertemplate="%{x:.0f} messages/s, %{y:.2f} points lost<extra></extra>",
     )
     fig.add_hline(y=measured["max_loss_points"], line=dict(color=ui.NEUTRAL, width=1.5, dash="dot"))
     ui.desk(fig, "medium", hovermode="closest", showlegend=False, margin=dict(l=8, r=24, t=18, b=8))
-    fastest = max(f["texts_per_s"] for f in forms)
     fig.update_yaxes(title="points lost")
-    return fig.update_xaxes(title="messages a second", range=[0, fastest * 1.45], showgrid=False)
+    return fig.update_xaxes(title="messages a second", range=[0, fastest * 1.1], showgrid=False)
 
 
 def _card(desk: Any, version: ModelVersion) -> None:

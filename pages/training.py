@@ -5,7 +5,7 @@ Draws what `fmcore.runs` knows. A run's state is never guessed here: what is not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -18,6 +18,8 @@ from pages import figures, forms, live, ui
 
 DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MISSED = ("Missed", "orange")
+DETAIL = ("verdict.checks", "verdict.difference", "verdict.compared", "seconds.")
+"""Parts of a result that the Models page shows better."""
 
 
 def page() -> None:
@@ -85,7 +87,9 @@ def _jobs(desk: Any) -> list[Job]:
 
 def _short(params: Mapping[str, Any]) -> str:
     """The few parameters that tell runs apart at a glance."""
-    shown = [str(params[name]) for name in ("task", "dataset", "recipe", "base", "shots") if params.get(name) not in (None, "", "auto")]
+    shown = [str(params[name]) for name in ("task", "dataset", "recipe", "base") if params.get(name)]
+    if params.get("shots"):
+        shown.append(f"{params['shots']} shots")
     return " · ".join(shown) or "default settings"
 
 
@@ -268,20 +272,35 @@ def _details(desk: Any, run: Run) -> None:
     if len(metrics) and run.is_over:
         live.curves(metrics, key=f"past-{run.id}", everything=True)
     settings, result = ui.split(1, 1, border=False)
-    settings.markdown("**Settings**")
-    settings.table(_pairs(run.params), border="horizontal", hide_header=True)
-    result.markdown("**Result**")
-    if run.result:
-        result.table(_pairs(run.result), border="horizontal", hide_header=True)
-    else:
-        result.markdown(":gray[None yet.]" if not run.is_over else ":gray[This run left no result.]")
+    with settings:
+        _settings(desk, run)
+    with result:
+        st.markdown("**Result**")
+        rows = [row for row in figures.plain(run.result) if not row[0].startswith(DETAIL)]
+        if rows:
+            st.table(_table_of(rows), border="horizontal", hide_header=True)
+        else:
+            st.markdown(":gray[None yet.]" if not run.is_over else ":gray[This run left no result.]")
     with st.expander("Log, last 200 lines", icon=":material/terminal:"):
         st.code(desk.runs.log_tail(run.id, lines=200) or "The log is empty.", language=None, height=320)
 
 
-def _pairs(tree: Mapping[str, Any]) -> pd.DataFrame:
-    rows = [(ui.esc(name), ui.esc(words[:200])) for name, words in figures.plain(tree)]
-    return pd.DataFrame(rows or [("none", "")], columns=["", "Value"]).set_index("")
+def _settings(desk: Any, run: Run) -> None:
+    """What was set away from its default as a table, the rest in one quiet line."""
+    st.markdown("**Settings**")
+    job = next((job for job in _jobs(desk) if job.name == run.job), None)
+    usual = {name: field.get_default() for name, field in job.params.model_fields.items()} if job else {}
+    changed = {name: value for name, value in run.params.items() if name not in usual or usual[name] != value}
+    if changed:
+        st.table(_table_of(figures.plain(changed)), border="horizontal", hide_header=True)
+    rest = [f"{name} {words or 'empty'}" for name, words in figures.plain({k: v for k, v in run.params.items() if k not in changed})]
+    if rest:
+        ui.note(f"At their defaults: {ui.esc(', '.join(rest))}.")
+
+
+def _table_of(rows: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    shown = [(ui.esc(figures.label(name)), ui.esc(words[:200])) for name, words in rows]
+    return pd.DataFrame(shown, columns=["", "Value"]).set_index("")
 
 
 def _difference(run: Run, other: Run) -> None:
