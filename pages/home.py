@@ -74,10 +74,9 @@ def _live_model(desk: Any, task: str, champion: ModelVersion | None) -> None:
     if accuracy is None:
         st.markdown("How good it is was **not measured**.")
     else:
-        low, high = 100 * accuracy["low"], 100 * accuracy["high"]
         st.markdown(
             f"**{figures.value(accuracy)}** of {accuracy['n']:,} held-out messages right "
-            f":small[:gray[95 % interval {low:.1f} to {high:.1f} %]]"
+            f":small[:gray[95 % interval {figures.span(accuracy)}]]"
         )
         rows = [(name, figure) for name in SHOWN if (figure := figures.at(champion.metrics, name))]
         ui.show(quality_chart(rows), f"live-{task}", _quality_words(rows))

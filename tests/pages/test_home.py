@@ -22,7 +22,7 @@ def visit():
 
 
 def words(at):
-    return " ".join(m.value for m in at.main.markdown)
+    return " ".join(m.value for m in at.main.markdown).replace("\u00a0", " ").replace("\u2060", "")
 
 
 def titles(desk):
@@ -49,7 +49,7 @@ def test_the_live_model_is_shown_with_its_interval_n_and_origin(desk, tmp_path):
     toy_desk.fill(desk, tmp_path)
     said = words(visit())
     assert "**90.0 %** of 315 held-out messages right" in said
-    assert "95 % interval 87.0 to 93.0 %" in said
+    assert "95 % interval 87.0–93.0 %" in said
     assert "Demo data" in said
     assert "recipe linear" in said
 
