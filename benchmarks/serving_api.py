@@ -1,4 +1,4 @@
-"""A warm Intent prediction through the API of a real server: its latency beside a busy core, and whether 50 callers at once are all answered.
+"""A warm Intent prediction through the API of a real server: latency beside a busy core, and whether 50 callers are all answered.
 
     python -m benchmarks.serving_api [--home FOLDER]
 
@@ -45,7 +45,10 @@ def measure(home: Path | None = None, *, n_single: int = 300, n_each: int = 10) 
     with contextlib.ExitStack() as held:
         home = home or Path(held.enter_context(tempfile.TemporaryDirectory()))
         url = held.enter_context(server(home))
-        version = _post(httpx.Client(base_url=url, trust_env=False), 0)[2]
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            status, _, version = _post(client, 0)
+            if status != 200:
+                raise RuntimeError(f"the desk does not answer: {client.get('/api/health').text}")
         with _busy_core(), httpx.Client(base_url=url, trust_env=False) as client:
             for i in range(20):
                 _post(client, i)

@@ -30,6 +30,7 @@ from fmcore.runs import AlreadyQueued, BadParams, UnknownJob, UnknownRun
 from fmcore.runs import NotPossible as RunNotPossible
 from fmcore.serving import access, assess
 from fmcore.serving.batcher import Overloaded, Stopping
+from fmcore.serving.engine import Refused
 from fmcore.serving.replies import best_replies
 from fmcore.store.store import StoreError
 from fmcore.tasks import TASKS, UnknownTask, task
@@ -43,7 +44,7 @@ STATUS = (
     ((UnknownTask, UnknownRun, UnknownJob, registry.UnknownModel, catalogue.UnknownDataset), 404),
     ((AlreadyQueued, RunNotPossible, registry.NotPossible, registry.Tampered), 409),
     ((BadParams, assess.WrongLabels), 422),
-    ((Overloaded, Stopping, StoreError), 503),
+    ((Overloaded, Stopping, Refused, StoreError), 503),
 )
 
 

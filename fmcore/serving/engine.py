@@ -165,6 +165,8 @@ class Engine:
                     self._serving[task] = model.key
                     self._warnings[task] = f"{champion} is refused: {error.message} {name} keeps serving."
                 return model
+        with self._lock:
+            self._warnings[task] = f"{champion} is refused: {error.message} No earlier version can take its place."
         raise error
 
     def _take(self, task: str, version: str) -> _Loaded:
@@ -204,8 +206,8 @@ class Engine:
         started = time.monotonic()
         try:
             classifier = self._load(folder, version=version)
-        except FMError:
-            raise
+        except FMError as error:
+            raise Refused(error.message, error.hint) from error
         except Exception as error:  # any fault of a model's files must leave the version before it serving
             log.warning("%s/%s cannot be loaded", task, version, exc_info=True)
             raise Refused(f"{version} cannot be loaded ({type(error).__name__}).", "Train it again, or promote another version.") from None

@@ -149,6 +149,7 @@ def test_with_nothing_to_fall_back_on_the_refusal_is_the_answer(engine, tmp_path
     change_content(only.path)
     with pytest.raises(Tampered, match="head.safetensors"):
         engine.predict("intent", ["my card"])
+    assert "head.safetensors" in engine.info("intent")["warning"]  # and the health page says so
 
 
 class PowerCut(BaseException):
