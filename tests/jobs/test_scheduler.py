@@ -105,6 +105,7 @@ def test_two_schedulers_on_one_store_fire_a_slot_once(store):
     assert len(one.tick() + two.tick()) == 1 and len(runs.history()) == 1
 
 
+@pytest.mark.slow
 def test_thirty_days_of_crashes_and_sleeps_leave_no_slot_unaccounted_for(store):
     chance = random.Random(20261123)
     crons = {"often": "0 */6 * * *", "nightly": "30 2 * * *", "workdays": "15 9 * * mon-fri"}
