@@ -63,13 +63,13 @@ def _live_model(desk: Any, task: str, champion: ModelVersion | None) -> None:
         st.markdown("No model is live yet." + (" The first one is being made: see the progress above." if waiting else ""))
         ui.note("A model is live once a run has trained it and it was promoted.")
         return
-    chips = ui.chip("Live", "green", ":material/check_circle:")
+    warning = desk.engine.info(task)["warning"]
+    chips = ui.chip("Refused", "red", ":material/error:") if warning else ui.chip("Live", "green", ":material/check_circle:")
     if is_synthetic(champion.dataset):
         chips += " " + ui.synthetic_mark()
     ui.card(title, chips=chips)
-    warning = desk.engine.info(task)["warning"]
     if warning:
-        st.error(f"**It does not answer.** {ui.esc(warning)}", icon=":material/error:")
+        st.error(f"**This version does not answer.** {ui.esc(warning)}", icon=":material/error:")
     accuracy = figures.at(champion.metrics, "accuracy")
     if accuracy is None:
         st.markdown("How good it is was **not measured**.")
@@ -136,7 +136,10 @@ def steps(desk: Any, champions: Mapping[str, ModelVersion | None]) -> list[Step]
     if champion is None and not busy:
         why = "About a minute on two cores; the demo messages are built in."
         todo.append(Step("Train a first model", why, "Train", lambda: _train(desk)))
-    if champion is not None:
+    if champion is not None and desk.engine.info("intent")["warning"]:
+        why = "The live version is refused: roll back, promote another, or train again."
+        todo.append(Step("Make a model answer again", why, "Open", lambda: st.switch_page("models.py")))
+    elif champion is not None:
         why = "See its intent, whether it is in scope, and the reply."
         todo.append(Step("Try a message", why, "Open", lambda: st.switch_page("intent.py")))
     if champion is not None and champion.stage == "champion":
@@ -227,7 +230,7 @@ def _last_runs(desk: Any, history: list[Run]) -> None:
 def _freshness(desk: Any, champions: Mapping[str, ModelVersion | None], history: list[Run]) -> None:
     st.header("Freshness and health", anchor=False)
     with st.grid(4, min_column_width=190, gap="small"):
-        n_live = sum(c is not None for c in champions.values())
+        n_live = sum(c is not None and not desk.engine.info(task)["warning"] for task, c in champions.items())
         newest = max((c.created_at for c in champions.values() if c), default=None)
         words = f"made {clock.ago(newest)}" if newest else "none yet"
         ui.kpi("Models live", f"{n_live} of {len(champions)}", words=words, icon=":material/deployed_code:")

@@ -65,6 +65,15 @@ def test_a_newer_candidate_and_unused_real_data_are_worth_doing(desk, tmp_path, 
     assert titles(desk) == ["Try a message", "Review a candidate", "Fine-tune on real data"]
 
 
+def test_a_live_model_that_is_refused_is_not_called_live(desk, tmp_path):
+    toy_desk.fill(desk, tmp_path)
+    desk.engine.warm("intent")  # the toy's folder verifies and holds no model
+    said = words(visit())
+    assert "does not answer" in visit().main.error[0].value
+    assert ":red-badge[:material/error: Refused]" in said
+    assert titles(desk)[0] == "Make a model answer again"
+
+
 def test_real_data_that_is_not_here_can_be_fetched(desk, tmp_path):
     toy_desk.fill(desk, tmp_path)
     assert "Fetch real data" in titles(desk)
