@@ -68,7 +68,7 @@ def measure_forms(options: argparse.Namespace) -> dict[str, Any]:
 
 
 SECTIONS = {"forms": measure_forms}
-"""What is measured, by its name in the JSON. The API's latency joins here as {"api": measure_api}."""
+"""What is measured, by its name in the JSON. The API's latency is benchmarks/serving_api.py's part."""
 
 
 def _say(_fraction: float, message: str) -> None:

@@ -8,6 +8,7 @@ Which one that is depends on the processor (VNNI or not) and on the weights, so 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import shutil
 import tempfile
@@ -221,7 +222,9 @@ def try_forms(
 
 
 def check_same(encoder: Encoder, served: ServedEncoder, texts: Sequence[str]) -> float:
-    """The smallest cosine between the two forms' embeddings. Raises ExportFailed below MIN_COSINE."""
+    """The smallest cosine between the two forms' embeddings, in fp32 on the CPU both. Raises ExportFailed below MIN_COSINE."""
+    if encoder.device != "cpu":  # a GPU encodes in bf16, which is no fair judge
+        encoder = dataclasses.replace(encoder, model=copy.deepcopy(encoder.model).to("cpu"), device="cpu")
     cosine = float((encoder.encode(texts, batch=16) * served.encode(texts)).sum(axis=1).min())
     if not cosine >= MIN_COSINE:
         raise ExportFailed(

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from fmcore.config import settings
 from fmcore.data.catalogue import OOS, LabelledData
-from fmcore.models.encoder import Encoder, batches_by_length, load_encoder
+from fmcore.models.encoder import EmbeddingCache, Encoder, batches_by_length, load_encoder
 from fmcore.models.fitting import FitOptions
 from fmcore.models.heads import fit_logistic
 from fmcore.nouns import FMError, Report
@@ -135,9 +136,9 @@ def tune(
     truth = inside["label"].map(order).to_numpy(dtype=np.int64)
     tokens, held = encoder.tokenize(rows["text"].tolist())[0], encoder.tokenize(inside["text"].tolist())[0]
 
-    report.progress(span[0], "Fitting the head on frozen embeddings, as a start")
-    warm = fit_logistic(encoder.encode(rows["text"].tolist(), batch=FORWARD_BATCH), classes, n_classes=len(labels))
-    baseline = float((warm.scores(encoder.encode(inside["text"].tolist(), batch=FORWARD_BATCH)).argmax(1) == truth).mean())
+    first, held_first = (frozen_embeddings(encoder, frame["text"].tolist(), report=report, at=span[0]) for frame in (rows, inside))
+    warm = fit_logistic(first, classes, n_classes=len(labels))
+    baseline = float((warm.scores(held_first).argmax(1) == truth).mean())
     loop.seed_everything(params.seed)  # adapters start from random weights
     network, layers, merge = prepare_network(encoder, params.recipe)
     head = nn.Linear(encoder.dim, len(labels))
@@ -171,6 +172,13 @@ def tune(
     outcome = loop.fit(subject, params.plan(), report=report, checkpoint=checkpoint, device=device, span=span)
     tuned.model = merge().eval()
     return tuned, outcome, baseline
+
+
+def frozen_embeddings(encoder: Encoder, texts: list[str], *, report: Report, at: float) -> np.ndarray:
+    """What the untuned encoder makes of texts, from the cache where a run before this one left it (a resumed run does)."""
+    cache = EmbeddingCache(settings().home / "cache" / "embeddings")
+    words = f"Embedding {len(texts):,} texts before tuning, for the head to start from"
+    return cache.encode(encoder, texts, batch=FORWARD_BATCH, progress=lambda done: report.progress(at, f"{words}: {done:.0%}"))
 
 
 def prepare_network(encoder: Encoder, recipe: str) -> tuple[nn.Module, list[nn.Module], Any]:
