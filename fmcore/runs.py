@@ -124,7 +124,7 @@ class Runs:
 
     def get(self, run_id: str) -> Run:
         """One run. Raises UnknownRun."""
-        found = self._runs("WHERE id = ?", _storable(run_id))
+        found = self._runs("WHERE id = ?", _word(run_id))
         if not found:
             raise UnknownRun(f"There is no run {clean(run_id, limit=80)[0]!r}.", "See the history on the Training page.")
         return found[0]
@@ -132,7 +132,7 @@ class Runs:
     def history(self, *, job: str | None = None, limit: int = 50) -> list[Run]:
         """The newest runs first."""
         order = "ORDER BY requested_at DESC, id DESC LIMIT ?"
-        return self._runs(order, int(limit)) if job is None else self._runs(f"WHERE job = ? {order}", _storable(job), int(limit))
+        return self._runs(order, int(limit)) if job is None else self._runs(f"WHERE job = ? {order}", _word(job), int(limit))
 
     def active(self) -> list[Run]:
         """What runs or waits now, oldest first."""
@@ -141,7 +141,7 @@ class Runs:
     def metrics(self, run_id: str) -> pd.DataFrame:
         """Columns step, name, value, noted_at (naive UTC), in the order they came."""
         sql = "SELECT step, name, value, noted_at FROM run_metrics WHERE run_id = ? ORDER BY noted_at, step, name"
-        return self.store.frame(sql, _storable(run_id))
+        return self.store.frame(sql, _word(run_id))
 
     def folder(self, run_id: str) -> Path:
         """Where a run keeps its files (it may not exist). Raises UnknownRun on what cannot be an id."""
@@ -162,7 +162,7 @@ class Runs:
     def cancel(self, run_id: str, *, by: str) -> Run:
         """Stop a run: a queued one ends here, a running one is asked to. Repeating it is harmless. Raises UnknownRun, NotPossible."""
         with self._write() as tx:
-            found = tx.execute("SELECT state, job FROM runs WHERE id = ?", [_storable(run_id)])
+            found = tx.execute("SELECT state, job FROM runs WHERE id = ?", [_word(run_id)])
             if not found:
                 raise UnknownRun(f"There is no run {clean(run_id, limit=80)[0]!r}.")
             state = found[0][0]
@@ -415,12 +415,8 @@ def _run(row: dict[str, Any]) -> Run:
     return Run(**values)
 
 
-def _word(text: str) -> str:
-    return clean(text, limit=80)[0]
-
-
-def _storable(text: object) -> str:
-    """A string that can be bound: a lone surrogate or a NUL cannot, and so matches nothing."""
+def _word(text: object) -> str:
+    """A short string that can be bound: what holds a lone surrogate is no name of ours, and matches nothing."""
     return clean(text, limit=200)[0]
 
 
