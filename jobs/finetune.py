@@ -38,7 +38,7 @@ class Params(BaseModel, extra="forbid"):
     batch: int = Field(0, ge=0, le=1024, description="Rows a training step (full, lora); 0 takes the profile's.")
     learning_rate: float = Field(1e-4, gt=0, le=0.1, allow_inf_nan=False, description="Peak learning rate of the encoder (full, lora); the head's is ten times that.")  # noqa: E501  # fmt: skip
     shots: int = Field(0, ge=0, le=1000, description="Training rows kept per label, drawn by the seed; 0 keeps all.")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random choice: on one machine the same seed trains the same weights.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random choice: the same seed trains the same weights.")
     max_tokens: int = Field(0, ge=0, le=512, description="Longest text the model reads, in tokens; 0 takes the profile's.")
     promote: Literal["gate", "always", "never"] = Field("gate", description="gate: serve the model if it is better on the same held-out rows. always or never: whatever the gate says.")  # noqa: E501  # fmt: skip
     reason: str = Field("", max_length=500, description="Why this run: kept with the promotion.")
