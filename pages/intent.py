@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import plotly.graph_objects as go
 import streamlit as st
 
 from fmcore import clock, runtime
@@ -19,7 +18,7 @@ from fmcore.data import catalogue
 from fmcore.nouns import FMError, ModelVersion, Prediction
 from fmcore.serving import replies
 from fmcore.text import MAX_CHARS, clean
-from pages import figures, intent_batch, intent_teach, live, ui
+from pages import answers, figures, intent_batch, intent_teach, live, ui
 
 TASK = "intent"
 TOP = 5
@@ -121,28 +120,28 @@ def _one_message(desk: Any, chosen: ModelVersion, other: ModelVersion | None) ->
     if st.session_state.get("intent_cut"):
         st.warning(f"The message was longer than {MAX_CHARS:,} characters; its beginning is classified.", icon=":material/content_cut:")
     try:
-        answers = [_named(desk, version, *_answer(desk, message, version)) for version in (chosen, other) if version]
+        found = [_named(desk, version, *_answer(desk, message, version)) for version in (chosen, other) if version]
     except FMError as error:
         ui.refusal(error)
         return
-    if len(answers) == 2:
-        for cell, (version, prediction, took), series in zip(ui.split(1, 1), answers, (0, 1), strict=True):
+    if len(found) == 2:
+        for cell, (version, prediction, took), series in zip(ui.split(1, 1), found, (0, 1), strict=True):
             with cell:
                 _answer_card(desk, version, prediction, took, series)
         left, right = ui.split(2, 1)
         with right:
-            _agreement(answers[0][1], answers[1][1])
+            _agreement(found[0][1], found[1][1])
     else:
         left, right = ui.split(2, 1)
-        version, prediction, took = answers[0]
+        version, prediction, took = found[0]
         with left:
             _answer_card(desk, version, prediction, took, 0)
         with right:
             _certainty(version, prediction)
         left = st.container(border=True)
     with left:
-        _reply(desk, message, answers[0][1])
-    _as_curl(message, answers[0][1].version, token=desk.settings.secret_api_token is not None)
+        _reply(desk, message, found[0][1])
+    _as_curl(message, found[0][1].version, token=desk.settings.secret_api_token is not None)
 
 
 def _named(desk: Any, asked: ModelVersion, prediction: Prediction, took: str) -> tuple[ModelVersion, Prediction, str]:
@@ -217,22 +216,17 @@ def _answer(desk: Any, message: str, version: ModelVersion) -> tuple[Prediction,
     return kept[version.version]
 
 
-def verdict(prediction: Prediction) -> tuple[str, str, str]:
-    """(word, badge colour, icon). A close call is in scope, but its answer set holds more than one intent."""
-    if not prediction.in_scope:
-        return "Out of scope", "orange", ":material/help:"
-    if len(prediction.candidates) != 1:
-        return "Close call", "yellow", ":material/balance:"
-    return "In scope", "green", ":material/check_circle:"
-
-
 def _answer_card(desk: Any, version: ModelVersion, prediction: Prediction, took: str, series: int) -> None:
     facts = desk.registry.facts(version)
     mark = f" {ui.synthetic_mark()}" if facts.get("synthetic") else ""
-    ui.card(ui.esc(version.version), f"{took} · {ui.esc(version.recipe)} · {ui.esc(version.dataset)}", ui.chip(*verdict(prediction)) + mark)
+    ui.card(
+        ui.esc(version.version),
+        f"{took} · {ui.esc(version.recipe)} · {ui.esc(version.dataset)}",
+        ui.chip(*answers.verdict(prediction)) + mark,
+    )
     ranked = list(prediction.scores.items())[:TOP]
     least = facts.get("least_probability")
-    fig = _bars(ranked, series, least)
+    fig = answers.bars(ranked, series, least)
     told = "; ".join(f"{figures.label(name)} {figures.probability(score)}" for name, score in ranked)
     ui.show(fig, f"bars-{series}", f"Probability of the {len(ranked)} likeliest intents: {told}.")
     ahead = ranked[0][1] - (ranked[1][1] if len(ranked) > 1 else 0.0)
@@ -246,88 +240,18 @@ def _answer_card(desk: Any, version: ModelVersion, prediction: Prediction, took:
         ui.note("The model read the beginning only: the message is longer than it can take in.")
 
 
-def _bars(ranked: Sequence[tuple[str, float]], series: int, least: float | None) -> go.Figure:
-    """The likeliest intents, winner in full colour, the rest at 38 %; the same 0 to 100 % range for every model. The dotted
-    line is the least probability at which an intent enters the answer set."""
-    t = ui.tokens()
-    color = t["cat"][series]
-    rows = [str(i) for i in range(len(ranked))]
-    scores = [100 * score for _, score in ranked]
-    names = [figures.chart_text(figures.label(name)) for name, _ in ranked]
-    shown = [figures.chart_text(figures.probability(score)) for _, score in ranked]
-    fig = go.Figure(
-        go.Bar(
-            y=rows,
-            x=scores,
-            orientation="h",
-            width=0.6,
-            cliponaxis=False,
-            textposition="outside",
-            marker=dict(color=[color if i == 0 else ui.rgba(color, 0.38) for i in range(len(ranked))], line_width=0),
-            text=[f"<b>{s}</b>" if i == 0 else s for i, s in enumerate(shown)],
-            textfont=dict(size=13, color=t["muted"]),
-            customdata=names,
-            hovertemplate="%{customdata}: %{x:.1f} %<extra></extra>",
-        )
-    )
-    ui.desk(fig, 38 * len(ranked) + 44, hovermode="closest", margin=dict(l=8, r=44, t=8, b=8))
-    fig.update_xaxes(range=[0, 100], tickvals=[0, 50, 100], ticktext=["0%", "50%", "100%"])
-    fig.update_yaxes(autorange="reversed", showgrid=False, tickvals=rows, nticks=20, tickfont=dict(size=13), ticktext=names)
-    if least is not None:
-        fig.add_vline(x=100 * least, line=dict(color=ui.NEUTRAL, width=1.5, dash="dot"))
-    return fig
-
-
 def _certainty(version: ModelVersion, prediction: Prediction) -> None:
     """How far to trust the answer: the answer set, and how unlike its training text the message is."""
     ui.card("How sure?", "")
-    st.markdown(answer_set(version, prediction))
+    st.markdown(answers.answer_set(version.metrics, prediction))
     ui.show(
-        _novelty(prediction),
+        answers.gauge(prediction),
         "novelty",
         f"Novelty {prediction.novelty:.2f} standard deviations; out of scope above {prediction.threshold:.2f}.",
     )
     recall = figures.at(version.metrics, "oos.recall")
     if recall:
         ui.note(f"The dotted line is the served threshold: at it, {figures.full(recall)} of out-of-scope test messages are caught.")
-
-
-def answer_set(version: ModelVersion, prediction: Prediction) -> str:
-    """The conformal set in words, with the coverage that was promised and the one that was measured."""
-    names = [f"**{ui.esc(figures.label(name))}**" for name in prediction.candidates[:6]]
-    rest = len(prediction.candidates) - len(names)
-    promised = figures.points(prediction.coverage, 0)
-    measured = figures.at(version.metrics, "coverage.measured")
-    held = f"measured {figures.points(measured['value'])} on {measured['n']:,} held-out messages" if measured else "not measured"
-    if not names:
-        return f"No intent is sure enough for the {promised} answer set ({held})."
-    if len(names) == 1:
-        return f"If in scope, it is {names[0]}: a set of one with {promised} coverage ({held})."
-    listed = ", ".join(names[:-1]) + (f", {names[-1]} and {rest} more" if rest else f" or {names[-1]}")
-    return f"If in scope, it is one of these {len(prediction.candidates)} with {promised} coverage ({held}): {listed}."
-
-
-def _novelty(prediction: Prediction) -> go.Figure:
-    """Where the message stands between in scope (left) and out of scope; the threshold is always the middle."""
-    t = ui.tokens()
-    at, middle = prediction.novelty, prediction.threshold
-    half = max(3.0, abs(at - middle))
-    fig = go.Figure()
-    for span, alpha in (([middle - half, middle], 0.35), ([middle, middle + half], 0.75)):
-        fig.add_scatter(x=span, y=[0, 0], mode="lines", line=dict(color=ui.rgba(t["flat"], alpha), width=8), hoverinfo="skip")
-    marker = dict(size=13, color=t["accent"], line=dict(width=2, color=t["bg"]))
-    fig.add_scatter(x=[at], y=[0], mode="markers", marker=marker, hovertemplate="novelty %{x:.2f} sd<extra></extra>", cliponaxis=False)
-    ui.desk(fig, 100, hovermode="closest", showlegend=False, margin=dict(l=12, r=12, t=22, b=28))
-    fig.update_xaxes(range=[middle - 1.08 * half, middle + 1.08 * half], tickvals=[middle], ticktext=[f"threshold {_real(middle)} sd"])
-    fig.update_yaxes(visible=False, range=[-1, 1])
-    fig.add_vline(x=middle, line=dict(color=ui.NEUTRAL, width=1.5, dash="dot"))
-    for x, words in ((middle - half / 2, "in scope"), (middle + half / 2, "out of scope")):
-        fig.add_annotation(x=x, y=0.9, text=words, showarrow=False, font_size=12)
-    return fig
-
-
-def _real(value: float) -> str:
-    return f"{'−' if value < 0 else ''}{abs(value):.1f}"
 
 
 def _agreement(a: Prediction, b: Prediction) -> None:
@@ -344,7 +268,7 @@ def _agreement(a: Prediction, b: Prediction) -> None:
     rows = {
         "Answer": [ui.esc(figures.label(p.label)) for p in (a, b)],
         "Probability": [ui.esc(figures.probability(p.score)) for p in (a, b)],
-        "Scope": [verdict(p)[0] for p in (a, b)],
+        "Scope": [answers.verdict(p)[0] for p in (a, b)],
         "Answer set": [f"{len(p.candidates)} intents" if len(p.candidates) != 1 else "1 intent" for p in (a, b)],
     }
     table = {"": list(rows), "First": [r[0] for r in rows.values()], "Second": [r[1] for r in rows.values()]}

@@ -11,7 +11,7 @@ from fmcore import runtime
 from fmcore.config import Settings
 from fmcore.data import catalogue
 from fmcore.nouns import Prediction
-from pages import intent
+from pages import answers, intent, intent_teach
 from tests.pages import tiny_model, toy_desk
 
 SHELL = str(Path(__file__).resolve().parents[2] / "pages" / "shell.py")
@@ -179,6 +179,42 @@ def prediction(**changes) -> Prediction:
     ("changes", "word"), [({}, "In scope"), ({"candidates": ("a", "b")}, "Close call"), ({"in_scope": False, "candidates": ("a", "b")}, "Out of scope")]
 )
 def test_the_verdict_in_one_word(changes, word):
-    assert intent.verdict(prediction(**changes))[0] == word
+    assert answers.verdict(prediction(**changes))[0] == word
 
 
+
+
+def teach_one(at, name="travel with pet", examples=intent_teach.EXAMPLES):
+    at.text_input(key="teach_name").set_value(name)
+    at.text_area(key="teach_examples").set_value(examples)
+    return sound(next(b for b in at.button if b.label == "Teach").click().run())
+
+
+def test_a_taught_intent_answers_in_its_session_only_and_can_be_undone(desk):
+    before = desk.engine.predict("intent", ["may I bring my dog on the plane"])[0]
+    at = teach_one(opened(view="Teach an intent"))
+    text = words(at)
+    assert "Session only" in text and "paired" in text
+    assert {"Before and after", "Its neighbours", "Where the examples land", "Try it"} <= {h.value for h in at.header}
+    landing = next(d.value for d in at.dataframe if "Lands in" in d.value)
+    assert landing["Example"].tolist() == intent_teach.EXAMPLES.splitlines()
+    sound(at.text_input(key="teach_try").set_value("may I bring my dog on the plane").run())
+    assert "travel with pet" in words(at)
+    assert "travel_with_pet" not in before.scores
+    assert "travel_with_pet" not in desk.engine.predict("intent", ["may I bring my dog on the plane"])[0].scores
+    assert "Before and after" not in {h.value for h in opened(view="Teach an intent").header}, "another visitor sees none of it"
+    sound(next(b for b in at.button if b.label == "Undo").click().run())
+    assert "Before and after" not in {h.value for h in at.header}
+
+
+@pytest.mark.parametrize("name, examples", [("", "a b\nc d"), ("app_crashes", "a b\nc d"), ("x", "only one"), ("oos", "a b\nc d"), ("<b>", "\n\n")])
+def test_what_cannot_be_taught_is_refused_in_a_sentence(desk, name, examples):
+    at = teach_one(opened(view="Teach an intent"), name, examples)
+    assert len(at.error) == 1
+    assert "Before and after" not in {h.value for h in at.header}
+
+
+def test_hostile_lessons_stay_text(desk):
+    at = teach_one(opened(view="Teach an intent"), "x:red[b] <i>", "\n".join(HOSTILE[:5]))
+    for markdown in (m.value for m in at.markdown):
+        assert ":red[b]" not in markdown and "<i>" not in markdown.replace("\\<", "")
