@@ -190,8 +190,9 @@ def class_chart(counts: pd.Series) -> go.Figure:
     ui.desk(fig, "small", hovermode="closest", bargap=0.4, margin={"l": 8, "r": 8, "t": 24, "b": 8})
     label = {"showarrow": False, "yanchor": "bottom", "font_size": 12, "yshift": 2}
     if len(values) and values[0] != values[-1]:
-        fig.add_annotation(x=0.5, y=values[0], text=f"{names[0]} {values[0]:,}", xanchor="left", **label)
-        fig.add_annotation(x=len(values) + 0.5, y=values[-1], text=f"{names[-1]} {values[-1]:,}", xanchor="right", **label)
+        fig.add_annotation(x=0.5, y=values[0], text=f"most: {names[0]} {values[0]:,}", xanchor="left", **label)
+        above = values[-max(1, len(values) // 3)]  # higher than every bar that the words stand over
+        fig.add_annotation(x=len(values) + 0.5, y=above, text=f"fewest: {names[-1]} {values[-1]:,}", xanchor="right", **label)
     elif len(values):
         fig.add_annotation(x=0.5, y=values[0], text=f"{values[0]:,} each", xanchor="left", **label)
     fig.update_xaxes(range=[0.4, len(values) + 0.6], showticklabels=False, ticks="")

@@ -87,7 +87,7 @@ def test_a_set_that_cannot_be_read_is_a_sentence_not_a_traceback(desk, tmp_path,
 def test_the_class_chart_names_the_largest_and_the_smallest():
     counts = pd.Series({"<b>big</b>": 40, "middle": 20, "small": 3})
     fig = data.class_chart(counts)
-    assert [a.text for a in fig.layout.annotations] == ["&lt;b&gt;big&lt;/b&gt; 40", "small 3"]
+    assert [a.text for a in fig.layout.annotations] == ["most: &lt;b&gt;big&lt;/b&gt; 40", "fewest: small 3"]
     assert data.class_words(counts) == "3 intents; most messages: <b>big</b> with 40; fewest: small with 3."
 
 
