@@ -120,6 +120,7 @@ class Encoder:
 def load_encoder(name: str, *, max_tokens: int, device: str | None = None) -> Encoder:
     """The encoder of that name: "minilm", a folder, or a hub id. Raises EncoderError with what to do instead."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 
     folder = _folder_of(name)
@@ -134,7 +135,7 @@ def load_encoder(name: str, *, max_tokens: int, device: str | None = None) -> En
     try:
         model = AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as problem:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
         raise EncoderError(f"{name} could not be loaded as a text encoder: {problem}", _USE_MINILM) from problem
     if not getattr(tokenizer, "is_fast", False):
         raise EncoderError(f"{name} has no fast tokenizer (tokenizer.json).", _USE_MINILM)
@@ -182,7 +183,7 @@ def _checked_weights(folder: Path, name: str) -> list[Path]:
     """The safetensors files of a model folder that is safe to open. Raises EncoderError on pickles or code of its own."""
     for config in ("config.json", "tokenizer_config.json"):
         path = folder / config
-        if path.is_file() and "auto_map" in json.loads(path.read_text(encoding="utf-8")):
+        if path.is_file() and "auto_map" in _read_json(path, name):
             raise EncoderError(f"{name} brings Python code of its own (auto_map in {config}); FM Desk runs none.", _USE_MINILM)
     weights = sorted(folder.glob("*.safetensors"))
     pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for p in folder.glob(pattern))
@@ -190,6 +191,13 @@ def _checked_weights(folder: Path, name: str) -> list[Path]:
         found = f"pickled weights ({', '.join(pickled)})" if pickled else "no model.safetensors"
         raise EncoderError(f"{name} has {found}; FM Desk loads safetensors only.", _USE_MINILM)
     return weights
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise EncoderError(f"{path.name} of {name} cannot be read: {problem}", _USE_MINILM) from problem
 
 
 def _is_hub_snapshot(folder: Path) -> bool:
