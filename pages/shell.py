@@ -34,9 +34,14 @@ def main() -> None:
     """One visit: configuration, sign-in, navigation, page."""
     st.set_page_config(page_title="FM Desk", page_icon=str(HERE / "icon.svg"), layout="wide", initial_sidebar_state=212)
     st.logo(HERE / "logo.svg", size="medium", icon_image=HERE / "icon.svg")
-    if not _let_in():
+    let_in = not ui.sign_in_is_configured() or bool(st.user.get("is_logged_in"))
+    # Told of every page even before the sign-in: a deep link to a page it does not know ends in a "Page not found" dialog.
+    page = st.navigation(
+        {section: [_page(*line) for line in lines] for section, lines in PAGES.items()}, position="sidebar" if let_in else "hidden"
+    )
+    if not let_in:
+        _sign_in()
         return
-    page = st.navigation({section: [_page(*line) for line in lines] for section, lines in PAGES.items()})
     desk = runtime.current()
     if desk is None:
         ui.no_server()
@@ -54,15 +59,8 @@ def _page(file: str, title: str, icon: str, words: str) -> Any:
     return st.Page(file, title=title, icon=f":material/{icon}:", help=words, default=file == "home.py")
 
 
-def _let_in() -> bool:
-    """Whether this visitor may see pages: always where no sign-in is configured, else once signed in."""
-    if not ui.sign_in_is_configured() or st.user.get("is_logged_in"):
-        return True
-    st.navigation([st.Page(_sign_in, title="Sign in")], position="hidden").run()
-    return False
-
-
 def _sign_in() -> None:
+    """All that a visitor sees who has not signed in."""
     with st.container(border=True, height=340, horizontal_alignment="center", vertical_alignment="center"):
         st.title("FM Desk", anchor=False, width="content")
         st.markdown("Sign in to see models, runs and data.", width="content")

@@ -43,13 +43,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_server(home: Path, *, wait_s: float = 60, **environment: str) -> Server:
+def start_server(home: Path, *, wait_s: float = 60, port: int = 0, options: tuple[str, ...] = (), **environment: str) -> Server:
     """`streamlit run app.py` as a person starts it, until it says where it listens."""
-    port = free_port()
+    port = port or free_port()
     log = home.parent / f"{home.name}.log"
     given = {"FM_HOME": str(home), "FM_PROFILE": "tiny", "FM_BOOTSTRAP": "false", "FM_THREADS": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("FM_", "STREAMLIT_"))}
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port), *options]
     with log.open("w") as out:
         process = subprocess.Popen(
             command, cwd=ROOT, env={**kept, **given, **environment}, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL

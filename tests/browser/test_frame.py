@@ -3,6 +3,7 @@
 import pytest
 
 from pages.shell import PAGES
+from tests.browser.conftest import free_port, start_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -63,3 +64,35 @@ def test_the_theme_follows_the_reader(server, chromium):
     assert seen == {"light": "rgb(255, 255, 255)", "dark": "rgb(14, 17, 22)"}
 
 
+
+
+@pytest.fixture
+def guarded(tmp_path):
+    """A desk that asks people to sign in with an OpenID provider on this machine."""
+    provider = pytest.importorskip("oidc_provider_mock", reason="oidc-provider-mock is not installed")
+    port = free_port()
+    with provider.run_server_in_thread(user_claims=[provider.User(sub="ada", claims={"email": "ada@example.com"})]) as issuer:
+        (tmp_path / "secrets.toml").write_text(
+            f"""[auth]
+redirect_uri = "http://127.0.0.1:{port}/oauth2callback"
+cookie_secret = "a long random value for this test only"
+client_id = "desk"
+client_secret = "unused"
+server_metadata_url = "http://127.0.0.1:{issuer.server_port}/.well-known/openid-configuration"
+"""
+        )
+        running = start_server(tmp_path / "home", port=port, options=("--secrets.files", str(tmp_path / "secrets.toml")))
+        yield running
+        running.stop()
+
+
+def test_a_deep_link_shows_nothing_before_the_sign_in_and_the_page_after_it(guarded, page):
+    page.goto(f"{guarded.url}/models")
+    settle(page)
+    assert page.locator("[data-testid=stMain] h1").inner_text() == "FM Desk"
+    assert page.locator("[data-testid=stSidebarNavLink]").count() == 0
+    page.get_by_role("button", name="Sign in").click()
+    page.locator("button[value=ada]").click()
+    page.wait_for_selector("[data-testid=stSidebarNavLink]")
+    page.locator("[data-testid=stSidebar]").get_by_text("example.com").wait_for()  # escaped, so an invisible joiner stands before the @
+    page.get_by_role("button", name="Sign out").wait_for()
