@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from fmcore.nouns import FMError
 OPSET = 17
 MAX_LOSS_POINTS = 0.3
 MIN_COSINE = 0.9999
+ABOUT_AS_FAST = 0.8
+"""Share of the fastest form's speed within which accuracy decides: timings on a busy machine differ by as much."""
 TIMED_TEXTS = 256
 """Texts a round of timing; the forms take turns and the best round counts: a busy moment must not decide."""
 
@@ -180,7 +182,7 @@ def choose_form(
         tried = try_forms(encoder, Path(scratch), probe, forms=forms, threads=threads, progress=said)
         time_forms(tried, probe.texts, rounds=1 if fast else 3)
         rows = [_row(t, tried[0]) for t in tried]
-        best = max((r for r in rows if r["passed"]), key=lambda r: r["texts_per_s"])
+        best = pick(rows)
         chosen = tried[rows.index(best)]
         for name in ("encoder.onnx", "tokenizer.json"):
             (chosen.folder / name).replace(folder / name)
@@ -196,6 +198,14 @@ def choose_form(
         "runtime": _runtime(),
         "forms": rows,
     }
+
+
+def pick(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The form to serve: of those that passed and are about as fast as the fastest of them, the most accurate."""
+    passed = [row for row in rows if row["passed"]]
+    fastest = max(row["texts_per_s"] for row in passed)
+    near = [row for row in passed if row["texts_per_s"] >= ABOUT_AS_FAST * fastest]
+    return max(near, key=lambda row: (row["accuracy"], row["texts_per_s"]))
 
 
 def try_forms(
