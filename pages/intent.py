@@ -157,7 +157,7 @@ def _ask_card(version: ModelVersion) -> None:
     """The message box (Enter sends it) and example chips from the model's own data set."""
     with st.container(border=True):
         with st.form("intent_form", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
-            st.text_input("Customer message", key="intent_message", max_chars=MAX_CHARS, placeholder="What does the customer write?")
+            st.text_input("Customer message", key="intent_message", placeholder="What does the customer write?")
             st.form_submit_button("Classify", type="primary", icon=":material/send:", on_click=_asked)
         examples = _examples(version.dataset)
         if examples:

@@ -18,12 +18,12 @@ from fmcore.training import teach
 from pages import answers, figures, ui
 
 TASK = "intent"
-EXAMPLE_NAME = "travel_with_pet"
-EXAMPLES = """Can my dog fly with me in the cabin?
-how much is it to bring a cat on the plane
-Do you need papers for a rabbit on the ferry?
-we want to take our puppy along, what do we have to book
-is there a limit on the weight of a pet carrier"""
+EXAMPLE_NAME = "gift_card"
+EXAMPLES = """Where do I enter the code of my gift card?
+my gift card says it was already used
+How much is left on a gift card I got for Christmas
+can I pay part of it with a gift card
+the gift card you sold me does not work"""
 ROWS = {
     "accuracy": "Known intents, accuracy",
     "oos.recall": "Out-of-scope recall",
@@ -144,9 +144,10 @@ def _chart(found: Mapping[str, Mapping], rows: list[tuple[str, str]]) -> go.Figu
             customdata=[figures.full(f) for f in shown],
             hovertemplate=f"{side}: %{{customdata}}<extra></extra>",
         )
+    ends = [100 * figures.at(found[side], name)[end] for side in found for name, _ in rows for end in ("low", "high")]
     ui.desk(fig, 62 * len(rows) + 70, hovermode="closest", margin=dict(l=8, r=16, t=28, b=8))
     fig.update_yaxes(autorange="reversed", showgrid=False, tickvals=list(range(len(rows))), ticktext=[title for _, title in rows])
-    return fig.update_xaxes(showgrid=True, nticks=6, ticksuffix=" %")
+    return fig.update_xaxes(showgrid=True, nticks=6, ticksuffix=" %", range=[min(ends) - 1, max(ends) + 1])
 
 
 def _neighbours(report: Mapping[str, Any]) -> None:
@@ -197,7 +198,7 @@ def _landing(report: Mapping[str, Any]) -> None:
 def _try(taught: teach.Taught) -> None:
     """A message to the taught head, in this session."""
     ui.card("Try it", "answered by the taught head, in this session")
-    message = clean(st.text_input("Message", key="teach_try", max_chars=MAX_CHARS, placeholder="Write one that was not an example"))[0]
+    message = clean(st.text_input("Message", key="teach_try", placeholder="Write one that was not an example"))[0]
     if not message.strip():
         return
     prediction = taught.classifier.predict([message])[0]

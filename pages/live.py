@@ -174,7 +174,7 @@ def _panel(fig: go.Figure, rows: pd.DataFrame, name: str, fmt: str, factor: floa
         text=[f"<b>{y[at]:{fmt}}</b>"],
         cliponaxis=False,
         hoverinfo="skip",
-        textposition="top left" if at > len(y) / 2 else "top right",
+        textposition=("bottom" if name.endswith("loss") else "top") + (" left" if at > len(y) / 2 else " right"),
         marker=dict(symbol="circle-open", size=9, color=color, line_width=2),
         textfont=dict(size=12, color=t["muted"]),
         row=row,
@@ -182,4 +182,4 @@ def _panel(fig: go.Figure, rows: pd.DataFrame, name: str, fmt: str, factor: floa
     )
     low, high = float(y.min()), float(y.max())
     pad = (high - low) * 0.25 or abs(high) * 0.1 or 1.0
-    fig.update_yaxes(range=[low - pad * 0.4, high + pad], nticks=4, row=row, col=column)
+    fig.update_yaxes(range=[low - pad, high + pad], nticks=4, row=row, col=column)
