@@ -33,7 +33,7 @@ class RunFolderDamaged(FMError):
 class Params(BaseModel, extra="forbid"):
     task: Literal["intent"] = Field("intent", description="What the model is for.")
     dataset: str = Field("demo", min_length=1, max_length=1000, description="A data set of the catalogue, or the path of a CSV file with the columns text,label; champion: the present model's.")  # noqa: E501  # fmt: skip
-    recipe: Literal["linear", "full", "lora", "champion"] = Field("linear", description="linear: a head on the frozen encoder, minutes. full: tune every layer, the best accuracy. lora: tune small adapters, less memory on a GPU. champion: the present model's.")  # noqa: E501  # fmt: skip
+    recipe: Literal["linear", "contrast", "full", "lora", "champion"] = Field("linear", description="linear: a head on the frozen encoder, minutes. contrast: for few shots, pulls messages of one intent together first. full: tune every layer, the best accuracy. lora: tune small adapters, less memory on a GPU. champion: the present model's.")  # noqa: E501  # fmt: skip
     epochs: int = Field(0, ge=0, le=50, description="Passes over the training rows (full, lora); 0: the profile's, or 8 for few shots.")
     batch: int = Field(0, ge=0, le=1024, description="Rows a training step (full, lora); 0 takes the profile's.")
     learning_rate: float = Field(1e-4, gt=0, le=0.1, allow_inf_nan=False, description="Peak learning rate of the encoder (full, lora); the head's is ten times that.")  # noqa: E501  # fmt: skip
@@ -121,7 +121,7 @@ def _resolved(store: Store, params: Params) -> Params:
 
 
 def _train(data: LabelledData, params: Params, base: str, out: Path, report: Report, checkpoint: Path) -> dict[str, Any]:
-    from fmcore.training import finetune, linear
+    from fmcore.training import contrast, finetune, linear
 
     limits = settings().limits()
     common = {
@@ -130,6 +130,9 @@ def _train(data: LabelledData, params: Params, base: str, out: Path, report: Rep
     }  # fmt: skip
     if params.recipe == "linear":
         return linear.train(data, linear.LinearParams(**common, fast=params.fast), out, report)
+    if params.recipe == "contrast":
+        chosen = contrast.Contrast(**common, fast=params.fast, threads=settings().training_threads())
+        return contrast.train(data, chosen, out, report, checkpoint=checkpoint)
     epochs = FEW_SHOT_EPOCHS if params.shots else limits.epochs
     tuning = finetune.Tuning(
         **common, recipe=params.recipe, epochs=params.epochs or epochs, batch=params.batch or limits.batch,

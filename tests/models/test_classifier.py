@@ -2,9 +2,9 @@ import json
 import subprocess
 import sys
 
+import clusters
 import numpy as np
 import pytest
-import clusters
 
 from fmcore.evaluation.metrics import OOS
 from fmcore.models.classifier import BadModel, Classifier, Rows

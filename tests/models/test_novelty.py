@@ -1,6 +1,6 @@
+import clusters
 import numpy as np
 import pytest
-import clusters
 
 from fmcore.evaluation.metrics import OOS, auroc_value
 from fmcore.models.novelty import choose_threshold, fit_novelty
