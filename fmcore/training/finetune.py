@@ -33,6 +33,10 @@ LORA_TARGETS = ("query", "key", "value", "dense")
 HEAD_RATE = 10.0
 """The head learns at ten times the encoder's rate."""
 FORWARD_BATCH = 64
+ENCODER_REFIT = (
+    "none: the encoder keeps its best validation weights, only the head is refitted. One more epoch on training and validation rows "
+    "gave 0.931 against 0.931 on 2,000 outer held-out rows of Banking77, for 40 % more time."
+)
 
 
 class NotTunable(FMError):
@@ -91,7 +95,7 @@ def train(data: LabelledData, params: Tuning, out: Path, report: Report, *, chec
         options=options,
         threads=params.threads,
         label_name_weight=NAME_WEIGHT if params.shots else 0,
-        facts={"shots": params.shots, "training": training_facts(outcome, frozen)},
+        facts={"shots": params.shots, "encoder_refit": ENCODER_REFIT, "training": training_facts(outcome, frozen)},
     )
     return finish(encoder, learnt, out, plan=plan, report=report, span=(0.85, 1.0))
 
