@@ -9,7 +9,7 @@ TOPICS = {
     "travel": "travel abroad country trip flight currency holiday",
     "login": "login password account locked code phone reset",
 }
-FILLER = "please my the is not i can how do with why still need help today".split()
+FILLER = ["please", "my", "the", "is", "not", "i", "can", "how", "do", "with", "why", "still", "need", "help", "today"]
 
 
 def save_tiny_encoder(folder, *, seed=0):

@@ -129,7 +129,10 @@ def device_title(device: torch.device) -> str:
     """A device in words, for the run's page."""
     import torch
 
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({torch.get_num_threads()} threads)"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    n = torch.get_num_threads()
+    return f"CPU ({n} thread{'s' if n != 1 else ''})"
 
 
 def seed_everything(seed: int) -> None:
