@@ -5,7 +5,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import toy_models
 from pydantic import BaseModel
 from starlette.testclient import TestClient
 
@@ -14,6 +13,7 @@ from fmcore import clock, config, runtime
 from fmcore.nouns import Job
 from fmcore.serving.access import MAX_BODY_BYTES
 from fmcore.serving.engine import Engine
+from tests import toy_models
 
 BASE = "http://127.0.0.1:8501"
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import tiny_model
 from typer.testing import CliRunner
 
 from fmcore import config
 from fmcore.__main__ import app
 from fmcore.models.registry import Registry
 from fmcore.store.store import Store
+from tests import tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
 OTHER = {"loan": ["loan", "rate", "interest", "mortgage"], "fee": ["fee", "charge", "cost", "price"]}
@@ -104,7 +104,10 @@ def test_rows_of_another_model_name_the_version_that_knows_them(home, tmp_path):
     at = write_csv(tmp_path / "other.csv", tiny_model.rows(5, seed=1, topics=OTHER))
     assert refused(fm(home, "evaluate", "--input", at), "does not know 2 of the 2 labels", "linear-other-")
     assert fm(home, "evaluate", "--task", "other", "--input", at).returncode == 0
-    assert refused(fm(home, "evaluate", "--input", write_csv(tmp_path / "none.csv", [["x", "unheard"]])), "No version knows them")
+    one_odd = write_csv(tmp_path / "odd.csv", [*tiny_model.rows(5, seed=1), ("x", "unheard")])
+    done = fm(home, "evaluate", "--input", one_odd)
+    assert done.returncode == 0 and "count as wrong" in done.stderr and json.loads(done.stdout)["n"] == 16
+    assert refused(fm(home, "evaluate", "--input", write_csv(tmp_path / "none.csv", [["x", "unheard"]])), "No version knows them all")
 
 
 def test_failures_are_one_line_and_wrong_usage_is_two(home, tmp_path):

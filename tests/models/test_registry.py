@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 import pytest
-import toy_models
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from fmcore.models.registry import NotPossible, Registry, Tampered, UnknownModel
 from fmcore.nouns import FMError
 from fmcore.store.store import Store
 from fmcore.tasks import UnknownTask
+from tests import toy_models
 
 
 @pytest.fixture

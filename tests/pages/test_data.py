@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import toy_desk
 from streamlit.testing.v1 import AppTest
 
 from fmcore import runtime
 from fmcore.data import catalogue
 from jobs import JOBS
 from pages import data, shell
+from tests.pages import toy_desk
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-import toy_desk
 from streamlit.testing.v1 import AppTest
 
 from fmcore import runtime
 from jobs import JOBS
 from pages import home, shell
+from tests.pages import toy_desk
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import datetime as dt
 from pathlib import Path
 
 import pytest
-import toy_desk
 from streamlit.testing.v1 import AppTest
 
 from fmcore import clock, runtime
 from jobs import JOBS
 from pages import shell
+from tests.pages import toy_desk
 
 SHELL = str(Path(shell.__file__))
 FILES = [file for lines in shell.PAGES.values() for file, *_ in lines]

@@ -4,13 +4,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import toy_models
 
 from fmcore.models.registry import Registry, UnknownModel
 from fmcore.nouns import FMError
 from fmcore.serving.batcher import MAX_BATCH, MAX_QUEUED_TEXTS, Batcher, Overloaded, Stopping
 from fmcore.serving.engine import MAX_LOADED, Engine
 from fmcore.store.store import Store
+from tests import toy_models
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-import toy_models
 
 from fmcore.models.registry import Registry, write_manifest
 from fmcore.serving.engine import Engine
 from fmcore.serving.replies import HAND_OVER, best_replies
 from fmcore.store.store import Store
+from tests import toy_models
 
 
 @pytest.fixture

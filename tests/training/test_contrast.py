@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from tiny_encoder import save_tiny_encoder, tiny_data
 
 from fmcore.models.classifier import Classifier
 from fmcore.models.encoder import load_encoder
 from fmcore.training.contrast import EXAMPLES_AN_INTENT, Contrast, contrastive_loss, drawn_groups, train, tune
+from tests.tiny_encoder import save_tiny_encoder, tiny_data
 
 
 class Silent:

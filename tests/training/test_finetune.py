@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_encoder import TOPICS, save_tiny_encoder, tiny_data
 
 from fmcore.models.classifier import Classifier
 from fmcore.models.encoder import load_encoder
@@ -13,6 +12,7 @@ from fmcore.models.manifest import check_manifest
 from fmcore.nouns import Cancelled
 from fmcore.training import finetune
 from fmcore.training.linear import NAME_WEIGHT
+from tests.tiny_encoder import TOPICS, save_tiny_encoder, tiny_data
 
 pytestmark = pytest.mark.slow
 FILES = {

@@ -1,12 +1,12 @@
 import json
 
 import pytest
-from tiny_encoder import save_tiny_encoder, tiny_data
 
 from fmcore.models.classifier import Classifier
 from fmcore.models.manifest import check_manifest
 from fmcore.nouns import Cancelled
 from fmcore.training.linear import LinearParams, TooFewExamples, few_shot, train
+from tests.tiny_encoder import save_tiny_encoder, tiny_data
 
 
 class Listening:
