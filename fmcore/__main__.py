@@ -175,8 +175,9 @@ class Here:
 
     def __init__(self, store: Any):
         from fmcore.models.registry import Registry
-        from fmcore.serving.engine import Engine
+        from fmcore.serving.engine import Engine, one_blas_thread
 
+        one_blas_thread()
         self._registry = Registry(store)
         self._engine = Engine(self._registry)
 

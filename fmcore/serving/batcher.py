@@ -52,7 +52,8 @@ class Batcher:
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """The answers, in order. Raises Overloaded when a piece of the call waits longer than patience_s."""
-        pieces = [list(texts[i : i + MAX_BATCH]) for i in range(0, len(texts), MAX_BATCH)]
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # texts of a length together: little padding in a pass
+        pieces = [[texts[i] for i in order[at : at + MAX_BATCH]] for at in range(0, len(texts), MAX_BATCH)]
         waiting: deque[Future] = deque()
         answers: list[Prediction] = []
         try:
@@ -65,7 +66,7 @@ class Batcher:
         finally:
             for future in waiting:
                 future.cancel()
-        return answers
+        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=lambda pair: pair[0])]
 
     def close(self) -> None:
         """Answer what waits, then end the thread; safe to repeat."""

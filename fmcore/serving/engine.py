@@ -25,7 +25,7 @@ from fmcore.serving.journal import Journal
 if TYPE_CHECKING:
     from fmcore.models.classifier import Classifier
 
-__all__ = ["Engine", "Overloaded", "Refused", "Stopping"]
+__all__ = ["Engine", "Overloaded", "Refused", "Stopping", "one_blas_thread"]
 
 log = logging.getLogger("fm.serving")
 
@@ -226,6 +226,14 @@ class Engine:
         keep = set(self._serving.values())
         idle = [key for key, model in self._loaded.items() if not model.users and key not in keep]
         return [self._loaded.pop(key) for key in idle[: max(0, len(self._loaded) - MAX_LOADED)]]
+
+
+def one_blas_thread() -> None:
+    """Keep numpy's matrices on the calling thread, for the whole process. A message's are so small that BLAS threads only spin against
+    each other and against a training run: measured on two busy cores, 33 ms of CPU a prediction with two threads, 9 ms with one."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(limits=1, user_api="blas")
 
 
 def _close(models: list[_Loaded]) -> None:
