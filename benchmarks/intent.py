@@ -74,9 +74,9 @@ def peer(data: catalogue.LabelledData, cache: EmbeddingCache, encoder, *, refit:
     learnt = pd.concat([data.train, data.validation[data.validation["label"] != OOS]]) if refit else data.train
     labels = sorted(set(learnt["label"]))
     classes = learnt["label"].map({x: i for i, x in enumerate(labels)}).to_numpy()
-    head = fit_logistic(cache.encode(encoder, list(learnt["text"])), classes, n_classes=len(labels))
+    head = fit_logistic(cache.encode(encoder, list(learnt["text"]), batch=64), classes, n_classes=len(labels))
     inside = data.test[data.test["label"] != OOS]
-    said = np.array(labels, dtype=object)[head.scores(cache.encode(encoder, list(inside["text"]))).argmax(axis=1)]
+    said = np.array(labels, dtype=object)[head.scores(cache.encode(encoder, list(inside["text"]), batch=64)).argmax(axis=1)]
     return said == inside["label"].to_numpy(dtype=object)
 
 

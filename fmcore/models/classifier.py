@@ -51,7 +51,8 @@ class Classifier:
 
     reference: every in-scope row the head was fitted on. heldout: the test rows; heldout_seen: the reference rows that are also
     held-out ones (a final refit may use them), as a mask over reference. heldout_table: the predictions on the held-out rows that
-    the reported metrics rest on, made before any refit on them.
+    the reported metrics rest on, made before any refit on them; heldout_scores: the calibrated scores behind them, None when there
+    was no such refit.
     """
 
     labels: tuple[str, ...]
@@ -68,6 +69,7 @@ class Classifier:
     coverage: float = COVERAGE
     embedder: Embed | None = None
     version: str = "unsaved"
+    heldout_scores: np.ndarray | None = None
 
     def with_embedder(self, embed: Embed, *, version: str | None = None) -> Classifier:
         """The same classifier with something to embed texts by."""
@@ -126,6 +128,8 @@ class Classifier:
         heldout = {
             "embeddings": self.heldout.embeddings, "classes": np.array([order.get(x, -1) for x in self.heldout.labels], dtype=np.int32)
         }  # fmt: skip
+        if self.heldout_scores is not None:
+            heldout["scores"] = self.heldout_scores
         files = {"head": dict(self.head.arrays), "novelty": self.novelty.tensors(), "reference": reference, "heldout": heldout}
         for name, tensors in files.items():
             save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / f"{name}.safetensors")
@@ -187,6 +191,7 @@ class Classifier:
             info=facts["info"],
             coverage=float(facts["coverage"]),
             version=version,
+            heldout_scores=heldout.get("scores"),
         )
         model._check()
         return model

@@ -67,6 +67,7 @@ def fit_classifier(
     extra = _inside(test, labels)
     if options.refit and not options.test_is_publishers and len(extra):
         rows = joined(measured, extra)
+        shipped = replace(shipped, heldout_scores=chosen.scale(test.embeddings))
         shipped = _with_head(shipped, _refit(head, sums, rows, extra, labels), rows)
         shipped = replace(shipped, heldout_seen=np.arange(len(rows)) >= len(measured))
     metrics.update(

@@ -164,6 +164,42 @@ def fit_kernel(
     return Head("kernel", {"landmarks": embeddings, "weights": solved.astype(np.float32)}, {"penalty": penalty})
 
 
+def fit_one_more(
+    embeddings: np.ndarray, is_new: np.ndarray, others: np.ndarray, *, weights: np.ndarray, c: float = LOGISTIC_C
+) -> tuple[np.ndarray, float]:
+    """(direction, bias) of one more class's scores beside a head that stays as it is: x @ direction + bias.
+
+    others is the log-sum-exp of the known classes' scores on each row; the loss is that of the joint softmax, so what the head
+    says of the known classes among themselves does not change at all. weights: how many times each row counts.
+    """
+    from scipy.optimize import minimize
+
+    sign = np.where(is_new, 1.0, -1.0)
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        direction = flat[:-1].astype(np.float32)
+        margin = sign * (embeddings @ direction + flat[-1] - others)
+        loss = float((weights * np.logaddexp(0.0, -margin)).sum())
+        slope = -sign * weights / (1.0 + np.exp(np.clip(margin, -50.0, 50.0)))
+        gradient = np.append(embeddings.T @ slope.astype(np.float32) * c + direction, slope.sum() * c)
+        return c * loss + 0.5 * float(direction @ direction), gradient.astype(np.float64)
+
+    first = np.append(np.zeros(embeddings.shape[1]), others.min())
+    found = minimize(objective, first, jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-7}).x
+    return found[:-1].astype(np.float32), float(found[-1])
+
+
+def with_class(head: Head, direction: np.ndarray, bias: float) -> Head:
+    """The head with one more class, whose scores are embeddings @ direction + bias; the others' stay."""
+    n = head.n_classes
+    linear = head.arrays.get("linear", np.zeros((len(direction), n), dtype=np.float32))
+    biases = head.arrays.get("bias", np.zeros(n, dtype=np.float32))
+    arrays = {**head.arrays, "linear": np.column_stack([linear, direction]), "bias": np.append(biases, np.float32(bias))}
+    if "weights" in arrays:
+        arrays["weights"] = np.column_stack([arrays["weights"], np.zeros(len(arrays["weights"]), dtype=np.float32)])
+    return Head(head.kind, {k: v.astype(np.float32) for k, v in arrays.items()}, head.settings)
+
+
 def make_projection(dim: int, n_features: int, *, seed: int) -> np.ndarray:
     """The random directions of the ridge's features, fixed by the seed."""
     return np.random.default_rng(seed).standard_normal((dim, n_features), dtype=np.float32)
@@ -194,19 +230,6 @@ class RidgeSums:
     def subtract(self, embeddings: np.ndarray, classes: np.ndarray) -> None:
         """Take rows out that were added before."""
         self._move(embeddings, classes, -np.ones(len(embeddings)))
-
-    def copy(self) -> RidgeSums:
-        """An independent copy: a what-if that leaves this one as it is."""
-        other = RidgeSums.__new__(RidgeSums)
-        other.projection, other.gram, other.by_class = self.projection, self.gram.copy(), self.by_class.copy()
-        return other
-
-    def with_classes(self, n_classes: int) -> RidgeSums:
-        """A copy with room for more classes."""
-        other = self.copy()
-        extra = np.zeros((len(self.by_class), n_classes - self.by_class.shape[1]), dtype=np.float32)
-        other.by_class = np.hstack([self.by_class, extra])
-        return other
 
     def solve(self, penalty: float) -> Head:
         """The ridge head for the rows taken in so far."""

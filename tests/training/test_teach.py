@@ -4,7 +4,6 @@ import clusters
 import numpy as np
 import pytest
 
-from fmcore.training import teach as teaching
 from fmcore.training.teach import CannotTeach, teach
 
 EXAMPLES = ["dragon one", "a dragon", "dragon!", "the dragon flew", "my dragon"]
@@ -27,15 +26,10 @@ def test_a_taught_intent_is_recognised_and_nothing_known_is_forgotten(head):
     assert known.predict(["dragon here"])[0] == before and "Dragon_care" not in known.labels  # undo is keeping the old one
 
 
-def test_a_ridge_on_random_features_learns_too(monkeypatch):
-    from fmcore.models import fitting
-
-    monkeypatch.setattr(fitting, "KERNEL_ROWS", 10)
-    known = clusters.fitted(head="ridge", test_is_publishers=False)[0]
-    assert known.head.kind == "ridge" and known.heldout_seen.any()
+def test_what_is_known_is_told_apart_exactly_as_before(known):
     taught = teach(known, "dragon", EXAMPLES).classifier
-    assert taught.predict(["dragon here"])[0].label == "dragon"
-    assert [p.label for p in taught.decide(known.heldout.embeddings[:15])] == list(known.heldout.labels[:15])
+    vectors = known.heldout.embeddings
+    assert np.allclose(taught.scale(vectors)[:, :-1], known.scale(vectors), atol=1e-3)
 
 
 def test_the_report_says_what_it_cost_whom(known):
@@ -47,10 +41,12 @@ def test_the_report_says_what_it_cost_whom(known):
     json.dumps(thief, allow_nan=False)
 
 
-def test_the_figures_come_from_a_head_that_never_saw_the_held_out_rows(known):
-    honest, shipped = teaching._heads(known, teaching._NewRows("dragon", clusters.embed(EXAMPLES)[0], 4, 2.0))
-    assert known.heldout_seen.any()
-    assert not np.allclose(honest.scores(known.heldout.embeddings), shipped.scores(known.heldout.embeddings), atol=1e-4)
+def test_the_figures_rest_on_scores_that_never_saw_the_held_out_rows(known):
+    assert known.heldout_seen.any() and not np.allclose(known.heldout_scores, known.scale(known.heldout.embeddings), atol=1e-4)
+    told = np.array(known.labels, dtype=object)[known.heldout_scores.argmax(1)]
+    assert list(told) == list(known.heldout_table["predicted"])
+    untouched = teach(known, "dragon", EXAMPLES).report
+    assert untouched["before"] == untouched["after"] and not untouched["lost"]
 
 
 def test_a_taught_classifier_can_be_taught_again_saved_and_loaded(known, tmp_path):
