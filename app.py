@@ -12,6 +12,7 @@ import ipaddress
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -159,6 +160,7 @@ class Desk:
             if refusal:
                 self.stop()
                 leave(refusal)
+            answer_at_once()
             host, port = listening[0]
             shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104  compared, not bound
             url = f"http://{shown}:{port}"
@@ -224,6 +226,18 @@ def listening_on() -> list[tuple[str, int]]:
     """The TCP addresses on which this process listens."""
     found = psutil.Process().net_connections(kind="tcp")
     return sorted({(c.laddr.ip, c.laddr.port) for c in found if c.status == psutil.CONN_LISTEN})
+
+
+def answer_at_once() -> None:
+    """Switch Nagle's algorithm off on the listening sockets; connections that they accept inherit it.
+
+    Streamlit opens its socket without naming TCP, so asyncio does not do this by itself, and every answer of two or
+    more writes waits some 40 ms for the other side's delayed acknowledgement.
+    """
+    for connection in psutil.Process().net_connections(kind="tcp"):
+        if connection.status == psutil.CONN_LISTEN:
+            with socket.socket(fileno=os.dup(connection.fd)) as listener:
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _remember_address(home: Path, url: str) -> None:

@@ -34,12 +34,12 @@ class Params(BaseModel, extra="forbid"):
     task: Literal["intent"] = Field("intent", description="What the model is for.")
     dataset: str = Field("demo", min_length=1, max_length=1000, description="A data set of the catalogue, or the path of a CSV file with the columns text,label; champion: the present model's.")  # noqa: E501  # fmt: skip
     recipe: Literal["linear", "contrast", "full", "lora", "champion"] = Field("linear", description="linear: a head on the frozen encoder, minutes. contrast: for few shots, pulls messages of one intent together first. full: tune every layer, the best accuracy. lora: tune small adapters, less memory on a GPU. champion: the present model's.")  # noqa: E501  # fmt: skip
-    epochs: int = Field(0, ge=0, le=50, description="Passes over the training rows (full, lora); 0: the profile's, or 8 for few shots.")
-    batch: int = Field(0, ge=0, le=1024, description="Rows a training step (full, lora); 0 takes the profile's.")
+    epochs: int = Field(0, title="Epochs (0: automatic)", ge=0, le=50, description="Passes over the training rows (full, lora); 0: the profile's, or 8 for few shots.")  # noqa: E501  # fmt: skip
+    batch: int = Field(0, title="Batch (0: automatic)", ge=0, le=1024, description="Rows a training step (full, lora); 0 takes the profile's.")  # noqa: E501  # fmt: skip
     learning_rate: float = Field(1e-4, gt=0, le=0.1, allow_inf_nan=False, description="Peak learning rate of the encoder (full, lora); the head's is ten times that.")  # noqa: E501  # fmt: skip
-    shots: int = Field(0, ge=0, le=1000, description="Training rows kept per label, drawn by the seed; 0 keeps all.")
+    shots: int = Field(0, title="Shots per label (0: all rows)", ge=0, le=1000, description="Training rows kept per label, drawn by the seed; 0 keeps all.")  # noqa: E501  # fmt: skip
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random choice: the same seed trains the same weights.")
-    max_tokens: int = Field(0, ge=0, le=512, description="Longest text the model reads, in tokens; 0 takes the profile's.")
+    max_tokens: int = Field(0, title="Longest text, tokens (0: automatic)", ge=0, le=512, description="Longest text the model reads, in tokens; 0 takes the profile's.")  # noqa: E501  # fmt: skip
     promote: Literal["gate", "always", "never"] = Field("gate", description="gate: serve the model if it is better on the same held-out rows. always or never: whatever the gate says.")  # noqa: E501  # fmt: skip
     reason: str = Field("", max_length=500, description="Why this run: kept with the promotion.")
     refit: bool = Field(True, description="Fit the shipped head on validation rows too, and on test rows that were cut from the training file. Figures stay those from before (full, lora; linear always does).")  # noqa: E501  # fmt: skip

@@ -57,7 +57,7 @@ def _field(name: str, spec: Mapping, shared: Mapping, required: bool) -> Field:
         choices = tuple(value for option in real for value in option.get("enum", (option.get("const"),)))
     return Field(
         name=name,
-        title=name.replace("_", " ").capitalize(),
+        title=_title(name, spec.get("title")),
         help=str(spec.get("description") or core.get("description") or ""),
         kind="choice" if choices else _kind(core),
         default=spec.get("default"),
@@ -68,6 +68,12 @@ def _field(name: str, spec: Mapping, shared: Mapping, required: bool) -> Field:
         high=_bound(core, "maximum", "exclusiveMaximum", -1),
         items=str(core.get("items", {}).get("type", "string")),
     )
+
+
+def _title(name: str, given: str | None) -> str:
+    """The title that the model gives a field, else its name in sentence case (pydantic's own titles Shout Like This)."""
+    plain = name.replace("_", " ")
+    return given if given and given.lower() != plain else plain.capitalize()
 
 
 def _resolved(spec: Mapping, shared: Mapping) -> Mapping:

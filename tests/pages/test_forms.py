@@ -134,3 +134,11 @@ def test_a_model_without_fields_has_an_empty_form():
 
     assert forms.fields(Nothing) == []
     assert forms.checked(Nothing, {}) == ({}, {})
+
+
+def test_a_title_given_by_the_model_is_kept_and_a_made_one_is_in_sentence_case():
+    class Form(BaseModel):
+        learning_rate: float = 0.1
+        epochs: int = Field(0, title="Epochs (0: automatic)")
+
+    assert [field.title for field in forms.fields(Form)] == ["Learning rate", "Epochs (0: automatic)"]
