@@ -196,11 +196,15 @@ def _choose_head(
 
 
 def _preferred(trials: list[_Trial], n: int) -> _Trial:
-    """Of the heads within one standard error of the best validation accuracy, the one with the best probabilities: the differences
-    within it are noise, the likelihood is not."""
+    """Of the heads within one standard error of the best validation accuracy: the blend, or else the one of best likelihood.
+
+    Differences within it are noise; that the mean of two kinds of head is better than either is not (Banking77, five splits: 0.3
+    points above ridge, 1.0 above logistic, with logistic's calibration).
+    """
     best = max(t.accuracy for t in trials)
     error = (best * (1 - best) / n) ** 0.5
-    return min((t for t in trials if t.accuracy >= best - error), key=lambda t: t.nll)
+    near = [t for t in trials if t.accuracy >= best - error]
+    return min(near, key=lambda t: (t.head.kind != "blend", t.nll))
 
 
 def _ridges(train: Rows, classes: np.ndarray, n_classes: int, options: FitOptions) -> tuple[list[Head], RidgeSums | None]:
