@@ -30,7 +30,7 @@ def gone(pid):
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def until(condition, for_s=30.0):
+def until(condition, for_s=90.0):
     deadline = time.monotonic() + for_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"nothing came of it in {for_s} s"

@@ -34,7 +34,7 @@ def runner(runs):
 def wait():
     """wait(condition): its first true value, or a failure after 30 s."""
 
-    def until(condition, *, for_s: float = 30.0):
+    def until(condition, *, for_s: float = 90.0):
         deadline = time.monotonic() + for_s
         while time.monotonic() < deadline:
             found = condition()

@@ -42,7 +42,9 @@ def _steps(params, run_dir, report):
     for step in range(first + 1, params.steps + 1):
         time.sleep(params.delay_s)
         checkpoint.parent.mkdir(exist_ok=True)
-        checkpoint.write_text(str(step))
+        fresh = checkpoint.with_suffix(".part")
+        fresh.write_text(str(step))
+        fresh.replace(checkpoint)  # a checkpoint is whole or not there: the tests kill this process at any instant
         report.metric(step, loss=1 / step)
         report.progress(step / params.steps, f"step {step}")
     return {"steps": params.steps, "first": first + 1, "rows": json.loads((run_dir / "input.json").read_text())["rows"]}
