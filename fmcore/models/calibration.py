@@ -30,14 +30,23 @@ def negative_log_likelihood(scores: np.ndarray, classes: np.ndarray, temperature
 
 
 def fit_temperature(scores: np.ndarray, classes: np.ndarray) -> float:
-    """The temperature of greatest likelihood on rows the head was not fitted on. 1.0 when there are none."""
-    if not len(classes):
+    """The temperature of greatest likelihood on rows the head was not fitted on. 1.0 when there are none.
+
+    One row more than there are is taken to be wrong (its runner-up was meant): without a mistake on the rows there are, the
+    likelihood alone would ask for certainty, which n rows cannot teach.
+    """
+    n = len(classes)
+    if not n:
         return 1.0
     from scipy.optimize import minimize_scalar
 
-    found = minimize_scalar(
-        lambda log_t: negative_log_likelihood(scores, classes, math.exp(log_t)), bounds=(math.log(1e-3), math.log(1e2)), method="bounded"
-    )
+    runner_up = np.argsort(-scores, axis=1, kind="stable")[:, min(1, scores.shape[1] - 1)]
+
+    def loss(log_t: float) -> float:
+        t = math.exp(log_t)
+        return (n * negative_log_likelihood(scores, classes, t) + negative_log_likelihood(scores, runner_up, t)) / (n + 1)
+
+    found = minimize_scalar(loss, bounds=(math.log(1e-3), math.log(1e2)), method="bounded")
     return float(math.exp(found.x))
 
 

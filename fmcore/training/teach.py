@@ -106,6 +106,12 @@ def _checked(classifier: Classifier, name: str, examples: Sequence[str]) -> tupl
     return label, kept
 
 
+def _reference_weights(classifier: Classifier) -> np.ndarray:
+    """One a row, but rows of intents that were taught before count as much as they did then."""
+    earlier = {x: _weight(classifier, int((classifier.reference.labels == x).sum())) for x in classifier.info.get("taught", ())}
+    return np.array([earlier.get(label, 1.0) for label in classifier.reference.labels])
+
+
 def _weight(classifier: Classifier, n: int) -> float:
     """How many rows a new example counts as: enough that the new intent weighs about as much as a usual one, within bounds."""
     usual = float(np.median(list(Counter(classifier.reference.labels).values())))
@@ -118,7 +124,8 @@ def _fitted(classifier: Classifier, label: str, vectors: np.ndarray, n: int) -> 
     rows = np.vstack([known, vectors])
     is_new = np.arange(len(rows)) >= len(known)
     others = -energy(classifier.scale(rows))
-    direction, bias = fit_one_more(rows, is_new, others, weights=np.where(is_new, weight, 1.0))
+    weights = np.concatenate([_reference_weights(classifier), np.full(len(vectors), weight)])
+    direction, bias = fit_one_more(rows, is_new, others, weights=weights)
     return _NewRows(label, vectors, n, weight, direction, bias)
 
 
