@@ -32,6 +32,8 @@ MAX_LOSS_POINTS = 0.3
 MIN_COSINE = 0.9999
 ABOUT_AS_FAST = 0.8
 """Share of the fastest form's speed within which accuracy decides: timings on a busy machine differ by as much."""
+JUDGED_TEXTS = 3000
+"""Rows that decide what a form loses, where there are that many which the encoder was not tuned on."""
 TIMED_TEXTS = 256
 """Texts a round of timing; the forms take turns and the best round counts: a busy moment must not decide."""
 
@@ -92,8 +94,11 @@ class Probe:
     classes: np.ndarray
     n_classes: int
 
-    def sample(self, n_train: int) -> Probe:
-        """The same with at most about n_train training rows, as even over the classes as the rows allow."""
+    def sample(self, n_train: int, *, n_test: int = 0) -> Probe:
+        """The same with at most about n_train training rows, as even over the classes as the rows allow.
+
+        Training rows that are left over join the test rows, up to n_test of those: a gate of 0.3 points is 3 rows in 1,000.
+        """
         if len(self.train_classes) <= n_train:
             return self
         each = max(2, n_train // self.n_classes)
@@ -102,7 +107,13 @@ class Probe:
             where = np.flatnonzero(self.train_classes == label)
             rank[where] = np.arange(len(where))
         kept = np.flatnonzero(rank < each)
-        return Probe([self.train_texts[i] for i in kept], self.train_classes[kept], self.texts, self.classes, self.n_classes)
+        spare = np.flatnonzero(rank >= each)
+        n_more = min(len(spare), max(0, n_test - len(self.texts)))
+        more = spare[np.linspace(0, len(spare) - 1, n_more).astype(int)] if n_more else spare[:0]  # from every part of the file
+        return Probe(
+            [self.train_texts[i] for i in kept], self.train_classes[kept], [*self.texts, *(self.train_texts[i] for i in more)],
+            np.concatenate([self.classes, self.train_classes[more]]), self.n_classes,
+        )  # fmt: skip
 
 
 @dataclass
@@ -166,17 +177,19 @@ def choose_form(
     probe: Probe,
     *,
     fast: bool = False,
+    tuned: bool = False,
     threads: int = 1,
     forms: Sequence[Form] | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> dict[str, Any]:
     """Put the fastest form that passes the gate into folder (encoder.onnx, tokenizer.json); what was measured is returned.
 
-    fast is for a first launch: two forms and fewer rows. Raises ExportFailed when the fp32 graph is not the PyTorch model.
+    fast is for a first launch: two forms and fewer rows. tuned: the encoder has seen the training rows, so that only validation
+    rows can judge a form. Raises ExportFailed when the fp32 graph is not the PyTorch model.
     """
     said = progress or (lambda fraction, message: None)
     forms = forms or (FAST_FORMS if fast else FORMS)
-    probe = probe.sample(300 if fast else 3000)
+    probe = probe.sample(300) if fast else probe.sample(3000, n_test=0 if tuned else JUDGED_TEXTS)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="forms-", dir=folder) as scratch:
         tried = try_forms(encoder, Path(scratch), probe, forms=forms, threads=threads, progress=said)

@@ -52,8 +52,9 @@ def finish(
     said = _within(report, span)
     started = time.perf_counter()
     serving = export.choose_form(
-        encoder, out, _probe(data), fast=plan.fast, threads=plan.threads, progress=lambda f, message: said(0.45 * f, message)
-    )
+        encoder, out, _probe(data), fast=plan.fast, tuned=plan.recipe != "linear", threads=plan.threads,
+        progress=lambda f, message: said(0.45 * f, message),
+    )  # fmt: skip
     exported = time.perf_counter()
     served = ServedEncoder(out, max_tokens=encoder.max_tokens, threads=plan.threads)
     rows = embedded(served, data, cache=plan.cache, said=lambda f, message: said(0.45 + 0.35 * f, message))

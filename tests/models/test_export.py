@@ -126,3 +126,15 @@ def test_the_tokenizer_file_has_no_cut_or_padding_baked_in(encoder, tmp_path):
     encoder.tokenize(["card " * 300])
     export.save_tokenizer(encoder, tmp_path)
     assert len(Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("card " * 300).ids) == 302
+
+
+def test_left_over_training_rows_join_the_judges_from_every_part_of_the_file_and_never_twice():
+    texts = [f"text {i}" for i in range(600)]
+    probe = export.Probe(texts, np.repeat(np.arange(3), 200), ["held out"] * 10, np.zeros(10, dtype=int), 3)
+    small = probe.sample(30, n_test=100)
+    assert len(small.train_texts) == 30
+    assert list(small.texts[:10]) == ["held out"] * 10
+    assert len(small.texts) == len(set(small.texts[10:])) + 10 == 100
+    assert not set(small.texts) & set(small.train_texts)
+    assert set(small.classes[10:]) == {0, 1, 2}
+    assert len(probe.sample(30).texts) == 10
