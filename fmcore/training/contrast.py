@@ -1,8 +1,8 @@
 """Recipe "contrast": for few labels. All weights are tuned so that messages of one intent move together and others apart, then a
 head is fitted as in "linear". Label names count as examples.
 
-Supervised contrastive loss (Khosla et al. 2020) on batches of several intents with several examples each. On held-out Banking77 rows,
-10 shots: 87.1 % against 85.6 % with the encoder left as it is; cross-entropy on the same rows gains less than half of that.
+Supervised contrastive loss (Khosla et al. 2020) on batches of several intents with several examples each. In the first trial (Banking77,
+10 shots, one draw) two passes took kernel ridge from 85.6 to 87.1 %, six passes of cross-entropy to 86.5 %; see benchmarks/results.
 """
 
 from __future__ import annotations
