@@ -139,7 +139,7 @@ def test_an_unknown_run_in_the_address_falls_back(desk):
 
 def test_schedules_show_when_they_run_and_what_was_missed(desk):
     slot = clock.now() - dt.timedelta(days=1)
-    desk.runs.fire("sweep", slot_at=None, lost=[(slot, "the desk was <off>")], cron="30 3 * * mon", next_at=clock.now() + dt.timedelta(days=2, hours=1))
+    desk.runs.fire("sweep", slot_at=None, lost=[(slot, "the desk was <off>")], cron="30 3 * * 1", next_at=clock.now() + dt.timedelta(days=2, hours=1))
     at = opened()
     table = next(d.value for d in at.dataframe if "Cron" in d.value)
     assert table["When"][0] == "every Monday at 03:30"
