@@ -20,6 +20,7 @@ check: setup-tests  ## the fast loop: lint, architecture, fast tests
 bench: setup  ## the figures of benchmarks/, against a named peer in the same run (an hour or more on two cores)
 	$(BIN)/python -m benchmarks.intent --full
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.serving_api --out benchmarks/results/serving-api-$$(date +%F).json
 
 clean:  ## remove the environment and caches; never your data (.fm/)
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
