@@ -24,7 +24,7 @@ class Maintain(BaseModel, extra="forbid"):
     """How much is kept."""
 
     keep_backups: int = Field(7, ge=1, le=1000, description="Newest backups kept")
-    keep_run_files_days: float = Field(30, ge=1, description="Days a run's folder (log, checkpoint) is kept after its end")
+    keep_run_files_days: float = Field(30, ge=1, description="Days that a run's folder (log, checkpoint) and cached embeddings are kept")
     keep_rows_days: float = Field(365, ge=1, description="Days that metrics and the prediction log are kept")
 
 
@@ -40,13 +40,15 @@ def run(store: Store, params: Maintain, report: Report) -> dict[str, Any]:
         raise
     report.progress(0.7, "clearing away what is old")
     n_folders = _prune_run_files(store, older_than_s=params.keep_run_files_days * 86400)
+    n_cached = _prune_cache(store, older_than_s=params.keep_run_files_days * 86400)
     rows = retention.prune(store, {table: params.keep_rows_days for table in retention.AGE_COLUMN})
     for old in backup.backups(store.home)[params.keep_backups:]:
         shutil.rmtree(old, ignore_errors=True)
     report.progress(0.9, "compacting the database")
     store.checkpoint()
     kept = backup.backups(store.home)
-    return {"backup": folder.name, "drill": proof, "backups_kept": len(kept), "run_folders_removed": n_folders, "rows_removed": rows}
+    return {"backup": folder.name, "drill": proof, "backups_kept": len(kept), "run_folders_removed": n_folders,
+            "cached_files_removed": n_cached, "rows_removed": rows}
 
 
 def _prune_run_files(store: Store, *, older_than_s: float) -> int:
@@ -63,6 +65,14 @@ def _prune_run_files(store: Store, *, older_than_s: float) -> int:
         elif folder.name in done:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return removed
+
+
+def _prune_cache(store: Store, *, older_than_s: float) -> int:
+    """Remove cached embeddings that were made long ago: they can be made again, and nothing else bounds them."""
+    stale = [f for f in (store.home / "cache").rglob("*.safetensors") if time.time() - f.stat().st_mtime > older_than_s]
+    for file in stale:
+        file.unlink(missing_ok=True)
+    return len(stale)
 
 
 JOB = Job(

@@ -1,6 +1,7 @@
 """Backups restore to exactly what was backed up, damage is noticed, and a damaged database has a way back."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -87,8 +88,6 @@ def test_the_daily_job_backs_up_prunes_and_keeps_what_it_should(store):
     for folder in (old, new):
         folder.mkdir(parents=True)
         (folder / "log.txt").write_text("x")
-    import os
-
     os.utime(old, (0, 0))
     for _ in range(3):
         said = run(store, Maintain(keep_backups=2), Silent())
@@ -96,6 +95,16 @@ def test_the_daily_job_backs_up_prunes_and_keeps_what_it_should(store):
     assert not old.exists() and new.exists()
     assert store.rows("SELECT count(*) AS n FROM run_metrics") == [{"n": 0}], "metrics of 2020 are past their time"
     assert store.rows("SELECT count(*) AS n FROM audit") == [{"n": 500}], "the audit is kept for good"
+
+
+def test_the_daily_job_drops_cached_embeddings_that_are_old(store):
+    cache = store.home / "cache" / "embeddings" / "model-64"
+    cache.mkdir(parents=True)
+    for name in ("old", "new"):
+        (cache / f"{name}.safetensors").write_text("x")
+    os.utime(cache / "old.safetensors", (0, 0))
+    assert run(store, Maintain(), Silent())["cached_files_removed"] == 1
+    assert [file.name for file in cache.iterdir()] == ["new.safetensors"]
 
 
 def test_pruning_touches_listed_tables_only(store):
