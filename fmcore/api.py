@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from fmcore import clock, config, runtime
+from fmcore import api_news, clock, config, runtime
 from fmcore.data import catalogue
 from fmcore.models import registry
 from fmcore.models.card import card_markdown
@@ -112,6 +112,7 @@ def _token() -> str | None:
 
 
 api.add_middleware(access.Gatekeeper, token=_token, hosts=_hosts)
+api.include_router(api_news.router)
 api.mount("/docs/assets", StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)), name="docs assets")
 
 

@@ -160,6 +160,7 @@ class Job:
     a database, `land(store, run_dir) -> dict` in the server, idempotent.
     schedule is a five-field cron line in UTC (weekdays by name), with the parameters it runs with; None means on request only.
     A slot missed by at most grace_s is caught up once; timeout_s bounds a run, silence_s the time between two reports.
+    routine: it runs every few minutes; histories leave it out unless asked for, and its good runs are kept for a day.
     """
 
     name: str
@@ -177,6 +178,7 @@ class Job:
     silence_s: float = 900
     max_attempts: int = 3
     grace_s: float = 3600
+    routine: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,3 +228,156 @@ class Task:
     title: str
     default_dataset: str
     datasets: tuple[str, ...]
+
+
+# ---------------------------------------------------------------- news, trends, alerts
+
+
+@dataclass(frozen=True)
+class Document:
+    """A piece of news, cleaned. id: hash of source, canonical url and title. published_at is never later than seen_at."""
+
+    id: str
+    source: str
+    url: str
+    title: str
+    body: str
+    language: str
+    tickers: tuple[str, ...]
+    published_at: dt.datetime
+    seen_at: dt.datetime
+    truncated: bool = False
+    synthetic: bool = False
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a trend is taken over; an empty tuple leaves that side open. start <= published_at < end, both aware UTC or None."""
+
+    topics: tuple[str, ...] = ()
+    tickers: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    start: dt.datetime | None = None
+    end: dt.datetime | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """One key's news in one bucket. Stories are counted once, where their first article stands; articles each.
+
+    by_source: negative stories by source. sum_net: sum over stories of P(positive) - P(negative).
+    """
+
+    n_negative: int
+    n_stories: int
+    n_articles: int
+    sum_net: float
+    by_source: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the surge detector says of one key in one bucket. fires is already corrected for the number of keys watched.
+
+    kind: "surge" (many more negative stories than expected), "shift" (the index moved to another level and stays), "flood" (the
+    excess is one source's), or "" when nothing is out of the ordinary. score in [0, 1]; reason is one plain sentence with numbers.
+    """
+
+    kind: str
+    fires: bool
+    value: float
+    expected: float
+    excess: float
+    p_value: float
+    q_value: float
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When an alert is raised. dimension: "all", "sector", "topic" or "ticker"; keys empty means every key of it."""
+
+    id: str
+    title: str
+    dimension: str
+    keys: tuple[str, ...]
+    kinds: tuple[str, ...]
+    severity: Literal["high", "medium", "low"]
+    bucket_s: int
+    sensitivity: float
+    floor: int
+    for_buckets: int
+    keep_firing_buckets: int
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One alert as it stands. fingerprint: hash of rule, dimension and key; id: fingerprint and starts_at, one firing of it.
+
+    state: "pending", "firing", "resolved", "no data" or "error". why is the exact split of the excess (attribution.py), as JSON.
+    """
+
+    id: str
+    fingerprint: str
+    rule_id: str
+    dimension: str
+    key: str
+    kind: str
+    severity: str
+    state: str
+    starts_at: dt.datetime
+    ends_at: dt.datetime | None
+    changed_at: dt.datetime
+    value: float
+    expected: float
+    reason: str
+    why: Mapping[str, Any] = field(default_factory=dict)
+    acked_by: str = ""
+    acked_at: dt.datetime | None = None
+    silenced_by: str = ""
+    inhibited_by: str = ""
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Alerts that match are not sent from starts_at to ends_at. dimension, key and rule_id empty match everything."""
+
+    id: str
+    rule_id: str
+    dimension: str
+    key: str
+    starts_at: dt.datetime
+    ends_at: dt.datetime
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Where notifications go. kind: "webhook" (signed) or "apprise"; mode: "each", "digest" or "dry run"."""
+
+    name: str
+    kind: str
+    address: str
+    mode: str
+    min_severity: str
+    per_minute: int
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
+class Notification:
+    """One message to one channel. id is the idempotency key: the same for every try, and for nothing else."""
+
+    id: str
+    channel: str
+    alert_id: str
+    transition: str
+    state: Literal["queued", "sent", "dead", "dry"]
+    attempts: int
+    created_at: dt.datetime
+    next_at: dt.datetime | None
+    sent_at: dt.datetime | None
+    error: str = ""

@@ -130,9 +130,13 @@ class Runs:
         return found[0]
 
     def history(self, *, job: str | None = None, limit: int = 50) -> list[Run]:
-        """The newest runs first."""
+        """The newest runs first; without a job's name, routine runs that went well are left out."""
         order = "ORDER BY requested_at DESC, id DESC LIMIT ?"
-        return self._runs(order, int(limit)) if job is None else self._runs(f"WHERE job = ? {order}", _word(job), int(limit))
+        if job is not None:
+            return self._runs(f"WHERE job = ? {order}", _word(job), int(limit))
+        routine = [name for name, known in self.jobs.items() if known.routine]
+        marks = ", ".join("?" * len(routine)) or "''"
+        return self._runs(f"WHERE job NOT IN ({marks}) OR state NOT IN ('queued', 'running', 'succeeded') {order}", *routine, int(limit))
 
     def active(self) -> list[Run]:
         """What runs or waits now, oldest first."""

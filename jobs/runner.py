@@ -1,4 +1,4 @@
-"""Executes runs: one lane (a thread) for light jobs, one for heavy ones.
+"""Executes runs: two lanes (threads) for light jobs, so that a slow feed does not hold up an alert, and one for heavy ones.
 
 Owns the life of a run between claim and finish, and the one way in which each kind of end is told. Never decides who
 may run (fmcore/runs.py) and never computes in the server what can be computed in a child (jobs/child.py).
@@ -54,7 +54,8 @@ class Runner:
     def __init__(self, runs: Runs, *, place: LocalProcess | None = None, grace_s: float = 10.0):
         self._runs, self._place, self._grace_s = runs, place or LocalProcess(), grace_s
         self._stopping = threading.Event()
-        self._lanes = [threading.Thread(target=self._lane, args=(k,), daemon=True, name=f"fm-lane-{k}") for k in ("light", "heavy")]
+        kinds = ("light", "light", "heavy")
+        self._lanes = [threading.Thread(target=self._lane, args=(k,), daemon=True, name=f"fm-lane-{n}-{k}") for n, k in enumerate(kinds)]
 
     def start(self) -> None:
         """Close what an earlier server left open, then take runs."""

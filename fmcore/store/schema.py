@@ -48,4 +48,36 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
             "CREATE TABLE audit (who VARCHAR NOT NULL, what VARCHAR NOT NULL, detail VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)",
         ),
     ),
+    (
+        "004_news",
+        (
+            # what was said of a source last is what holds: on, paused or removed; settings is JSON, without secrets
+            """CREATE TABLE sources (
+                name VARCHAR NOT NULL, kind VARCHAR NOT NULL, settings VARCHAR NOT NULL, licence VARCHAR NOT NULL,
+                state VARCHAR NOT NULL, changed_at TIMESTAMP NOT NULL)""",
+            # one row a look at a source; refusals is JSON {reason: n}, memory is JSON (etag, last_modified, position)
+            """CREATE TABLE source_checks (
+                source VARCHAR NOT NULL, checked_at TIMESTAMP NOT NULL, ok BOOLEAN NOT NULL, n_seen INTEGER NOT NULL,
+                n_new INTEGER NOT NULL, n_known INTEGER NOT NULL, n_refused INTEGER NOT NULL, refusals VARCHAR NOT NULL,
+                newest_at TIMESTAMP, next_at TIMESTAMP, error VARCHAR NOT NULL, memory VARCHAR NOT NULL)""",
+            """CREATE TABLE documents (
+                id VARCHAR NOT NULL, source VARCHAR NOT NULL, url VARCHAR NOT NULL, title VARCHAR NOT NULL, body VARCHAR NOT NULL,
+                language VARCHAR NOT NULL, tickers VARCHAR[] NOT NULL, published_at TIMESTAMP NOT NULL, seen_at TIMESTAMP NOT NULL,
+                truncated BOOLEAN NOT NULL, synthetic BOOLEAN NOT NULL)""",
+            "CREATE TABLE prices (ticker VARCHAR NOT NULL, priced_at TIMESTAMP NOT NULL, close DOUBLE NOT NULL, source VARCHAR NOT NULL)",
+        ),
+    ),
+    (
+        "005_articles",
+        (
+            # a scored document as the trends count it. net = round(10 000 * (P(positive) - P(negative))): whole numbers add up
+            # exactly, in any order. leads: the first article of its story, the one that counts for sentiment.
+            """CREATE TABLE articles (
+                document_id VARCHAR NOT NULL, published_at TIMESTAMP NOT NULL, source VARCHAR NOT NULL, tickers VARCHAR[] NOT NULL,
+                topic VARCHAR NOT NULL, topic_score FLOAT NOT NULL, story_id VARCHAR NOT NULL, leads BOOLEAN NOT NULL,
+                sentiment VARCHAR NOT NULL, net INTEGER NOT NULL, p_negative FLOAT NOT NULL, p_neutral FLOAT NOT NULL,
+                p_positive FLOAT NOT NULL, lexicon FLOAT NOT NULL, sentiment_version VARCHAR NOT NULL, topic_version VARCHAR NOT NULL,
+                scored_at TIMESTAMP NOT NULL, signature BLOB NOT NULL)""",
+        ),
+    ),
 ]
