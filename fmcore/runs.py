@@ -139,7 +139,7 @@ class Runs:
         return self._runs(f"WHERE job NOT IN ({marks}) OR state NOT IN ('queued', 'running', 'succeeded') {order}", *routine, int(limit))
 
     def active(self) -> list[Run]:
-        """What runs or waits now, oldest first."""
+        """What runs or waits now, oldest first; routine runs too."""
         return self._runs("WHERE state IN ('queued', 'running') ORDER BY requested_at, id")
 
     def metrics(self, run_id: str) -> pd.DataFrame:
@@ -223,7 +223,8 @@ class Runs:
                     self._refuse(tx, job, "queued")
                     run_id = self._insert(tx, job, checked, trigger="schedule", slot_at=slot_at)
                 except AlreadyQueued as error:
-                    lost.append((slot_at, f"run {error.run.id} of this job was waiting already"))
+                    if not self.job(job).routine:
+                        lost.append((slot_at, f"run {error.run.id} of this job was waiting already"))
             schedules.record_missed(tx, job, [(at, why) for at, why in lost if at not in taken], at=self._now())
             schedules.set_next(tx, job, cron, next_at, fired=slot_at)
         return self.get(run_id) if run_id else None

@@ -5,6 +5,7 @@ Never deletes a run's row, a model, or the newest sound backup.
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import shutil
 import time
@@ -12,12 +13,16 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from fmcore import clock
 from fmcore.nouns import Job, Report
 from fmcore.runs import Runs
 from fmcore.store import backup, retention
 from fmcore.store.store import Store
 
 log = logging.getLogger("fm.jobs")
+
+ROUTINE_KEPT = dt.timedelta(days=1)
+"""How long the good runs of jobs that run every few minutes are kept; the others stay for good."""
 
 
 class Maintain(BaseModel, extra="forbid"):
@@ -39,6 +44,10 @@ def run(store: Store, params: Maintain, report: Report) -> dict[str, Any]:
         folder.rename(folder.with_name(f"{folder.name}.part"))  # not a backup any more, but kept to be looked at
         raise
     report.progress(0.7, "clearing away what is old")
+    from jobs import JOBS  # not above: that list holds this job
+
+    routine = [job.name for job in JOBS.values() if job.routine]
+    n_routine = retention.forget_runs(store, routine, before=clock.now() - ROUTINE_KEPT)
     n_folders = _prune_run_files(store, older_than_s=params.keep_run_files_days * 86400)
     n_cached = _prune_cache(store, older_than_s=params.keep_run_files_days * 86400)
     rows = retention.prune(store, {table: params.keep_rows_days for table in retention.AGE_COLUMN})
@@ -48,7 +57,7 @@ def run(store: Store, params: Maintain, report: Report) -> dict[str, Any]:
     store.checkpoint()
     kept = backup.backups(store.home)
     return {"backup": folder.name, "drill": proof, "backups_kept": len(kept), "run_folders_removed": n_folders,
-            "cached_files_removed": n_cached, "rows_removed": rows}
+            "cached_files_removed": n_cached, "routine_runs_removed": n_routine, "rows_removed": rows}
 
 
 def _prune_run_files(store: Store, *, older_than_s: float) -> int:

@@ -1,8 +1,9 @@
 """The clock: turns each job's cron line into runs. APScheduler keeps time; the store keeps what is due and what was done.
 
 Every slot becomes a run or a missed row, and none becomes two: the slot, its run and the next slot are written in one
-transaction. Slots missed while the desk was down or the machine slept: the last one is caught up within the job's
-grace, the others are recorded with the reason. Times are UTC, so no slot is doubled or skipped by summer time.
+transaction. (Routine jobs, which run every few minutes: one row for a whole gap, and a run that waits stands for the slots
+after it.) Slots missed while the desk was down or the machine slept: the last one is caught up within the job's grace, the
+others are recorded with the reason. Times are UTC, so no slot is doubled or skipped by summer time.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ class Scheduler:
         lost = [(slot, reason) for slot in before]
         if lost and lost[0][0] > stored[1]:
             lost[0] = (lost[0][0], f"{down}; nor at the slots from {stored[1]:%Y-%m-%d %H:%M} UTC up to this one")
+        if job.routine and len(lost) > 1:  # every minute of a night is one gap, not 600 rows
+            lost = [(lost[0][0], f"{lost[0][1]}; nor at the {len(lost) - 1:,} slots after it, up to {lost[-1][0]:%Y-%m-%d %H:%M} UTC")]
         if not in_time:
             lost.append((last, f"{down} within {clock.duration(job.grace_s)} of it"))
         return self._runs.fire(job.name, slot_at=last if in_time else None, lost=lost, cron=job.schedule, next_at=upcoming)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fmcore import clock
 from fmcore.store.store import Store
@@ -20,3 +20,12 @@ def prune(store: Store, keep_days: Mapping[str, float]) -> dict[str, int]:
         with store.write() as tx:
             gone[table] = tx.execute(f"DELETE FROM {table} WHERE {AGE_COLUMN[table]} < ?", [before])[0][0]
     return gone
+
+
+def forget_runs(store: Store, jobs: Collection[str], *, before: dt.datetime) -> int:
+    """Delete the runs of these jobs that went well and ended before a moment; returns how many. A job's newest run stays."""
+    marks = ", ".join("?" * len(jobs)) or "''"
+    sql = f"""DELETE FROM runs WHERE job IN ({marks}) AND state = 'succeeded' AND finished_at < ?
+              AND id NOT IN (SELECT arg_max(id, requested_at) FROM runs GROUP BY job)"""
+    with store.write() as tx:
+        return tx.execute(sql, [*jobs, clock.to_store(before)])[0][0]

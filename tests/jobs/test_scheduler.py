@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from fmcore import clock
 from fmcore.nouns import Job
 from fmcore.runs import Runs
+from fmcore.store import retention
 from jobs import JOBS
 from jobs.scheduler import BadSchedule, Scheduler, next_slot
 
@@ -152,3 +153,41 @@ def test_the_clock_runs_and_stops(store, wait):
     scheduled = [job.name for job in JOBS.values() if job.schedule]
     assert "maintain" in scheduled and [s.job for s in runs.schedules() if s.next_at] == scheduled
     scheduler.stop()
+
+
+def routine_desk(store):
+    job = Job("often", "often", "", kind="light", params=Form, schedule="* * * * *", routine=True)
+    hand = [START]
+    runs = Runs(store, {"often": job}, now=lambda: hand[0])
+    return hand, runs, Scheduler(runs, now=lambda: hand[0])
+
+
+def test_a_night_of_a_job_that_runs_every_minute_is_one_gap(store):
+    hand, runs, scheduler = routine_desk(store)
+    scheduler.tick()
+    hand[0] += 9 * HOUR
+    [run] = scheduler.tick()
+    [gap] = runs.missed()
+    assert (run.slot_at, gap.slot_at) == (START.replace(hour=9, second=0), START.replace(minute=1, second=0))
+    assert "538 slots after it, up to 2026-03-01 08:59 UTC" in gap.reason
+
+
+def test_a_waiting_routine_run_stands_for_the_slots_after_it(store):
+    hand, runs, scheduler = routine_desk(store)
+    scheduler.tick()
+    for _ in range(3):
+        hand[0] += dt.timedelta(minutes=1)
+        scheduler.tick()
+    assert len(runs.active()) == 1 and not runs.missed()
+
+
+def test_good_routine_runs_leave_the_history_and_are_forgotten_but_for_the_last(store):
+    hand, runs, scheduler = routine_desk(store)
+    scheduler.tick()
+    for state in ("succeeded", "failed", "succeeded", "succeeded"):
+        hand[0] += dt.timedelta(minutes=1)
+        scheduler.tick()
+        runs.finish(runs.claim("light").id, state)
+    assert [run.state for run in runs.history()] == ["failed"] and len(runs.history(job="often")) == 4
+    assert retention.forget_runs(store, ["often"], before=hand[0] + DAY) == 2
+    assert [run.state for run in runs.history(job="often")] == ["succeeded", "failed"]
