@@ -80,4 +80,41 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
                 scored_at TIMESTAMP NOT NULL, signature BLOB NOT NULL)""",
         ),
     ),
+    (
+        "007_alerts",
+        (
+            # n counts up under the write lock: which row of a rule, a silence or an incident is the last does not hang on a clock
+            """CREATE TABLE alert_rules (
+                n INTEGER NOT NULL, id VARCHAR NOT NULL, title VARCHAR NOT NULL, dimension VARCHAR NOT NULL, keys VARCHAR[] NOT NULL,
+                kinds VARCHAR[] NOT NULL, severity VARCHAR NOT NULL, bucket_s INTEGER NOT NULL, sensitivity DOUBLE NOT NULL,
+                floor INTEGER NOT NULL, for_buckets INTEGER NOT NULL, keep_firing_buckets INTEGER NOT NULL, enabled BOOLEAN NOT NULL,
+                who VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
+            # how far a rule has been evaluated, what it holds open (JSON), and how often it failed in a row: one row a rule
+            """CREATE TABLE alert_marks (
+                rule_id VARCHAR NOT NULL, done_until TIMESTAMP, live VARCHAR NOT NULL, n_errors INTEGER NOT NULL, error VARCHAR NOT NULL,
+                noted_at TIMESTAMP NOT NULL)""",
+            # every transition; the last row of an alert is how it stands. sent: an outbox row was written with it
+            """CREATE TABLE alert_events (
+                n BIGINT NOT NULL, alert_id VARCHAR NOT NULL, fingerprint VARCHAR NOT NULL, rule_id VARCHAR NOT NULL,
+                dimension VARCHAR NOT NULL, key VARCHAR NOT NULL, kind VARCHAR NOT NULL, severity VARCHAR NOT NULL,
+                transition VARCHAR NOT NULL, starts_at TIMESTAMP NOT NULL, bucket_at TIMESTAMP NOT NULL, ends_at TIMESTAMP,
+                value DOUBLE NOT NULL, expected DOUBLE NOT NULL, score DOUBLE NOT NULL, reason VARCHAR NOT NULL, why VARCHAR NOT NULL,
+                lead_id VARCHAR NOT NULL, sent BOOLEAN NOT NULL, muted VARCHAR NOT NULL, silenced_by VARCHAR NOT NULL,
+                inhibited_by VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
+            # the buckets in which an alert's key was out of the ordinary: the points that are marked on a chart
+            """CREATE TABLE alert_points (
+                alert_id VARCHAR NOT NULL, bucket_at TIMESTAMP NOT NULL, value DOUBLE NOT NULL, expected DOUBLE NOT NULL,
+                score DOUBLE NOT NULL)""",
+            "CREATE TABLE alert_acks (alert_id VARCHAR NOT NULL, who VARCHAR NOT NULL, note VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)",
+            """CREATE TABLE silences (
+                n INTEGER NOT NULL, id VARCHAR NOT NULL, rule_id VARCHAR NOT NULL, dimension VARCHAR NOT NULL, key VARCHAR NOT NULL,
+                starts_at TIMESTAMP NOT NULL, ends_at TIMESTAMP NOT NULL, who VARCHAR NOT NULL, reason VARCHAR NOT NULL,
+                noted_at TIMESTAMP NOT NULL)""",
+            # what a person says of the past: the labels that a backtest is measured on
+            """CREATE TABLE incidents (
+                n INTEGER NOT NULL, id VARCHAR NOT NULL, title VARCHAR NOT NULL, kind VARCHAR NOT NULL, starts_at TIMESTAMP NOT NULL,
+                ends_at TIMESTAMP NOT NULL, topic VARCHAR NOT NULL, tickers VARCHAR[] NOT NULL, note VARCHAR NOT NULL,
+                removed BOOLEAN NOT NULL, who VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
+        ),
+    ),
 ]
