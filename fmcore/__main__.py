@@ -62,8 +62,10 @@ def data_list(as_json: Annotated[bool, typer.Option("--json", help="One JSON obj
         if as_json:
             print(json.dumps({"datasets": rows}, default=str, ensure_ascii=False))
             return
+        wide = {key: max(len(row[key]) for row in rows) for key in ("name", "state", "use", "size")}
         for row in rows:
-            print(f"{row['name']:<12} {row['state']:<11} {row['size']:<28} {row['licence']} (commercial use: {row['commercial_use']})")
+            columns = "  ".join(f"{row[key]:<{width}}" for key, width in wide.items())
+            print(f"{columns}  {row['licence']} (commercial use: {row['commercial_use']})")
 
 
 @data_app.command("fetch")
@@ -94,7 +96,7 @@ def data_path(name: Annotated[str, typer.Argument(help="One of `data list`.")]) 
     with _in_words():
         entry = catalogue.dataset(name)
         if entry.path is None:
-            raise catalogue.DatasetMissing(f"{name} is not on this machine.", f"Fetch it: python -m fmcore data fetch {name}")
+            raise catalogue.DatasetMissing(f"{name} is not on this machine.", catalogue.how_to_get(name))
         print(entry.path)
 
 

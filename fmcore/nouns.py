@@ -205,7 +205,10 @@ class MissedSlot:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A catalogue entry and whether its files are here. commercial_use: "yes", "no" or "unclear"."""
+    """A catalogue entry and whether its files are here. commercial_use: "yes", "no" or "unclear".
+
+    use: "classify" (labelled texts), "replay" (a dated stream) or "series".
+    """
 
     name: str
     title: str
@@ -218,6 +221,7 @@ class Dataset:
     synthetic: bool
     state: Literal["built in", "local", "downloaded", "missing"]
     path: Path | None
+    use: str = "classify"
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def page() -> None:
     ui.header("Data", f"{len(sets)} data sets known · {len(here)} on this machine · nothing is fetched until you ask")
     _fetching(desk, tuple((run.id, run.state) for run in _fetch_runs(desk)))
     _catalogue(desk, sets)
-    _look_inside(here)
+    _look_inside([d for d in here if d.use == "classify"])
     left, right = ui.split(1, 1)
     with left:
         _connect()
@@ -78,7 +78,9 @@ def _entry(desk: Any, entry: Dataset, *, busy: bool) -> None:
     if entry.state in ("local", "downloaded") and entry.path:
         facts.append(f"Read from: {ui.esc(entry.path)}")
     ui.note("  \n".join(facts))
-    if entry.state == "missing" and not busy and "fetch" in desk.jobs:
+    if entry.state == "missing" and entry.name not in catalogue.DOWNLOADABLE:
+        ui.note(ui.esc(catalogue.how_to_get(entry.name)))
+    elif entry.state == "missing" and not busy and "fetch" in desk.jobs:
         words = "Downloads it from its source; resumes after a break."
         if st.button("Fetch", key=f"fetch-{entry.name}", icon=":material/download:", help=words):
             _fetch(desk, entry.name)

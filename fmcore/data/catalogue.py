@@ -1,30 +1,45 @@
-"""The catalogue: which data sets FM Desk knows, what they may be used for, where they are, and how they are split.
+"""The catalogue: which data sets FM Desk knows, what they are for, what they may be used for, and where they are.
 
 A set is read from FM_DATA_DIR/<name> in its publisher's own format, else from <home>/data/<name>, where `fetch.py` puts it.
-Every split is fixed by the texts themselves, so that two machines train and test on the same rows; texts that differ only in
-case or blanks stand in one part only. Nothing here opens a connection.
+How a format is read is `readers.py`'s business, how rows are split `labelled.py`'s. Nothing here opens a connection.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
-
 from fmcore import text
 from fmcore.config import settings
-from fmcore.data import demo, uploads
+from fmcore.data import demo, readers
+from fmcore.data.labelled import OOS, PARTS, BadData, LabelledData, folded, split_hash
 from fmcore.nouns import Dataset, FMError
 
-OOS = demo.OOS
-"""The label of out-of-scope rows: in validation and test only, never a class that is learnt."""
-PARTS = ("train", "validation", "test")
-MAX_FILE_BYTES = 200_000_000
+__all__ = [
+    "DOWNLOADABLE",
+    "ENTRIES",
+    "MANIFEST",
+    "OOS",
+    "PARTS",
+    "USES",
+    "BadData",
+    "DatasetMissing",
+    "LabelledData",
+    "NotForClassification",
+    "RemoteFile",
+    "UnknownDataset",
+    "check_rows",
+    "dataset",
+    "datasets",
+    "folded",
+    "how_to_get",
+    "load",
+    "remote_files",
+    "split_hash",
+]  # fmt: skip
+
 MANIFEST = "MANIFEST.json"
 
 
@@ -36,51 +51,8 @@ class DatasetMissing(FMError):
     """A known data set whose files are not on this machine."""
 
 
-class BadData(FMError):
-    """Files that are there and cannot be learnt from."""
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledData:
-    """A data set ready to learn from: three frames with the columns text,label, and what must be known about the split.
-
-    labels: the in-scope labels, sorted. split_hash: sha256 over the sorted (part, label, text) rows. test_is_publishers: the
-    test rows are the publisher's own; when False they were cut from rows that a final refit may use.
-    """
-
-    name: str
-    labels: tuple[str, ...]
-    train: pd.DataFrame
-    validation: pd.DataFrame
-    test: pd.DataFrame
-    split_hash: str
-    split_note: str
-    synthetic: bool
-    test_is_publishers: bool
-    replies: Mapping[str, str] = field(default_factory=dict)
-    domains: Mapping[str, str] = field(default_factory=dict)
-
-    def save(self, folder: Path) -> None:
-        """Write the data as Parquet and JSON into a folder (made when it is not there)."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in PARTS:
-            getattr(self, part).to_parquet(folder / f"{part}.parquet", index=False)
-        facts = {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in PARTS}
-        (folder / "data.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1), encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path) -> LabelledData:
-        """Read what `save` wrote. Raises BadData when a file is missing, torn, or not the rows that were saved."""
-        try:
-            facts = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-            frames = {part: pd.read_parquet(folder / f"{part}.parquet", columns=["text", "label"]) for part in PARTS}
-            facts["labels"] = tuple(facts["labels"])
-            data = cls(**frames, **facts)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise BadData(f"The data in {folder} cannot be read: {error}.", "Start the run again; it writes its data afresh.") from error
-        if data.split_hash != split_hash(frames):
-            raise BadData(f"The rows in {folder} are not the ones that were saved.", "Start the run again; it writes its data afresh.")
-        return data
+class NotForClassification(FMError):
+    """A data set that is here, but holds no labelled texts: a stream to replay, or series."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +67,11 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A catalogue line: what `Dataset` shows, plus how the set is found, fetched, checked and read."""
+    """A catalogue line: what `Dataset` shows, plus how the set is found, fetched, checked and read.
+
+    read is None for a set without labelled texts. folders: names of its folder, the set's own name first; marker: the file in it
+    that shows that the set is there. Without `files` it cannot be downloaded: no checksum of its publisher's files is known.
+    """
 
     title: str
     summary: str
@@ -105,40 +81,56 @@ class _Entry:
     columns: str
     source: str
     synthetic: bool
-    read: Callable[[Path], LabelledData]
+    read: Callable[[Path], LabelledData] | None
     marker: str
+    use: str = "classify"
+    folders: tuple[str, ...] = ()
     files: tuple[RemoteFile, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
 
 
-def datasets() -> list[Dataset]:
-    """Every data set of the catalogue, with whether its files are here."""
-    return [dataset(name) for name in ENTRIES]
+def datasets(*, use: str | None = None) -> list[Dataset]:
+    """Every data set of the catalogue, or those for one use ("classify", "replay", "series"), with whether its files are here."""
+    return [dataset(name) for name, entry in ENTRIES.items() if use in (None, entry.use)]
 
 
 def dataset(name: str) -> Dataset:
     """One catalogue entry. Raises UnknownDataset."""
     entry = _entry(name)
     state, path = _find(name)
-    shown = ("title", "summary", "licence", "commercial_use", "size", "columns", "source", "synthetic")
+    shown = ("title", "summary", "licence", "commercial_use", "size", "columns", "source", "synthetic", "use")
     return Dataset(name=name, state=state, path=path, **{key: getattr(entry, key) for key in shown})
 
 
 def load(name_or_path: str | Path) -> LabelledData:
     """A data set of the catalogue by name, or a CSV file by path, split and ready to learn from.
 
-    Raises UnknownDataset, DatasetMissing (known, but not on this machine) or BadData (with what is wrong with the rows).
+    Raises UnknownDataset, DatasetMissing (known, but not on this machine), NotForClassification (no labelled texts) or BadData
+    (with what is wrong with the rows).
     """
     if isinstance(name_or_path, str) and (name_or_path in ENTRIES or not _looks_like_path(name_or_path)):
         entry = _entry(name_or_path)
         state, path = _find(name_or_path)
         if state == "missing" or path is None:
-            raise DatasetMissing(
-                f"The data set {name_or_path} is not on this machine.",
-                f"Set FM_DATA_DIR to the folder that holds it, or run: python -m fmcore data fetch {name_or_path}",
-            )
+            raise DatasetMissing(f"The data set {name_or_path} is not on this machine.", how_to_get(name_or_path))
+        if entry.read is None:
+            hint = f"Labelled sets: {', '.join(d.name for d in datasets(use='classify'))}; or a CSV file with the columns text,label."
+            raise NotForClassification(f"{entry.title} holds no labelled texts: {USES[entry.use]}.", hint)
         return entry.read(path)
-    return _read_csv_file(Path(name_or_path))
+    path = Path(name_or_path)
+    _plain_file(path)
+    return readers.own_csv(path, path.stem if text.is_name(path.stem) and path.stem not in ENTRIES else "csv")
+
+
+def how_to_get(name: str) -> str:
+    """What a person does to have a data set on this machine, as a sentence. Raises UnknownDataset."""
+    entry = _entry(name)
+    if entry.files:
+        return f"Set FM_DATA_DIR to the folder that holds it, or run: python -m fmcore data fetch {name}"
+    return (
+        f"It is not downloaded by itself, since no checksum of its publisher's files is known here. Get it from {entry.source} and "
+        f"set FM_DATA_DIR to the folder that holds {(entry.folders or (name,))[0]}/{entry.marker}."
+    )
 
 
 def remote_files(name: str) -> tuple[RemoteFile, ...]:
@@ -151,29 +143,11 @@ def check_rows(name: str, folder: Path) -> None:
     entry = _entry(name)
     entry.read(folder)
     for file in entry.files:
-        found = _row_counts(folder / file.name)
+        found = readers.row_counts(folder / file.name)
         wrong = {key: n for key, n in found.items() if entry.rows.get(key, n) != n}
         if wrong:
             expected = {key: entry.rows[key] for key in wrong}
             raise BadData(f"{file.name} of {name} has other rows than published: {wrong}, expected {expected}.", "Fetch it again later.")
-
-
-def folded(message: str) -> str:
-    """A text without differences of case and blanks: two texts that fold alike never stand in two parts of a split."""
-    return " ".join(message.casefold().split())
-
-
-def _keys(frame: pd.DataFrame) -> pd.Series:
-    return pd.Series([folded(message) for message in frame["text"]], index=frame.index, dtype="str")
-
-
-def split_hash(frames: Mapping[str, pd.DataFrame]) -> str:
-    """sha256 over the sorted (part, label, text) rows of a split: equal exactly when the split is."""
-    rows = sorted((part, label, message) for part in PARTS for message, label in frames[part][["text", "label"]].itertuples(index=False))
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row).encode() + b"\n")
-    return digest.hexdigest()
 
 
 def _entry(name: str) -> _Entry:
@@ -184,12 +158,13 @@ def _entry(name: str) -> _Entry:
 
 def _find(name: str) -> tuple[str, Path | None]:
     """(state, folder): FM_DATA_DIR first, then what was downloaded; a download counts once its manifest is written."""
-    if name == "demo":
+    entry, marker = ENTRIES[name], ENTRIES[name].marker
+    if entry.synthetic:
         return "built in", demo.FOLDER
-    marker = ENTRIES[name].marker
     given = settings().data_dir
-    if given is not None and (given / name / marker).is_file():
-        return "local", given / name
+    for folder in (entry.folders or (name,)) if given is not None else ():
+        if (given / folder / marker).is_file():
+            return "local", given / folder
     fetched = settings().home / "data" / name
     if (fetched / MANIFEST).is_file() and (fetched / marker).is_file():
         return "downloaded", fetched
@@ -198,139 +173,6 @@ def _find(name: str) -> tuple[str, Path | None]:
 
 def _looks_like_path(name: str) -> bool:
     return "/" in name or "\\" in name or name.lower().endswith((".csv", ".tsv"))
-
-
-def _build(name: str, frames: Mapping[str, pd.DataFrame], *, note: str, labels: tuple[str, ...] = (), **facts) -> LabelledData:
-    """LabelledData from three frames: texts cleaned, blank rows gone, and no text of a held-out part left in an earlier one."""
-    parts, n_leaks, held_out = {}, 0, set()
-    for part in reversed(PARTS):
-        frame = frames[part][["text", "label"]].copy()
-        frame["text"] = [text.clean(message)[0] for message in frame["text"]]
-        keys = _keys(frame)
-        leaks = keys.isin(held_out)
-        n_leaks += int(leaks.sum())
-        parts[part] = frame[~leaks & (keys != "")].astype("str").reset_index(drop=True)
-        held_out |= set(keys)
-    if n_leaks:
-        note = f"{note.rstrip('.')}; {n_leaks} earlier rows that repeat a held-out text were left out."
-    seen = set(parts["train"]["label"])
-    labels = labels or tuple(sorted(seen))
-    strangers = (seen | set(parts["validation"]["label"]) | set(parts["test"]["label"])) - set(labels) - {OOS}
-    if strangers or OOS in seen or len(seen) < 2:
-        what = f"labels that are not in its list: {sorted(strangers)[:5]}" if strangers else "fewer than 2 classes to learn"
-        raise BadData(f"The data set {name} has {what}.", "Compare its files with the publisher's.")
-    ordered = {part: parts[part] for part in PARTS}
-    return LabelledData(name=name, labels=tuple(sorted(labels)), split_hash=split_hash(ordered), split_note=note, **ordered, **facts)
-
-
-def _cut(frame: pd.DataFrame, shares: Mapping[str, float], *, rest: str) -> pd.Series:
-    """The part of each row: per label, a share of its distinct texts in the order of their hash, what is left to `rest`.
-
-    A text that carries more than one label goes to `rest` whole: it can teach, but no score may hang on it.
-    """
-    keys = _keys(frame)
-    n_labels = frame.groupby(keys)["label"].nunique()
-    unclear = set(n_labels.index[n_labels > 1])
-    part_of: dict[str, str] = {}
-    for _, texts in keys.groupby(frame["label"]):
-        distinct = sorted(set(texts) - unclear, key=lambda key: hashlib.sha256(key.encode()).digest())
-        start = 0
-        for part, share in shares.items():
-            n = max(1, round(share * len(distinct)))
-            part_of.update(dict.fromkeys(distinct[start : start + n], part))
-            start += n
-    return keys.map(lambda key: part_of.get(key, rest))
-
-
-def _read_demo(_folder: Path) -> LabelledData:
-    frame = demo.rows().rename(columns={"intent": "label"})
-    inside = frame[frame["label"] != OOS]
-    return _build(
-        "demo",
-        {part: frame[frame["split"] == part] for part in PARTS},
-        note="Fixed split stored with the data: 33 or 34 train, 7 validation and 15 or 16 test rows an intent.",
-        synthetic=True,
-        test_is_publishers=True,
-        replies=demo.replies(),
-        domains=dict(zip(inside["label"], inside["domain"], strict=True)),
-    )
-
-
-def _read_banking77(folder: Path) -> LabelledData:
-    train = _read_two_columns(folder / "train.csv", "text", "category")
-    labels = tuple(sorted(_read_json(folder / "categories.json"))) if (folder / "categories.json").is_file() else ()
-    publishers = (folder / "test.csv").is_file()
-    if publishers:
-        test = _read_two_columns(folder / "test.csv", "text", "category")
-        part = _cut(train, {"validation": 0.1}, rest="train")
-        note = "Test is the publisher's test.csv; validation is 10 % of train.csv, per label by a hash of the text."
-    else:
-        part = _cut(train, {"test": 0.1, "validation": 0.1}, rest="train")
-        test = train[part == "test"]
-        note = "No test.csv here: test and validation are 10 % of train.csv each, per label by a hash of the text."
-    frames = {"train": train[part == "train"], "validation": train[part == "validation"], "test": test}
-    return _build("banking77", frames, note=note, labels=labels, synthetic=False, test_is_publishers=publishers)
-
-
-def _read_clinc150(folder: Path) -> LabelledData:
-    raw = _read_json(folder / "data_full.json")
-    try:
-        rows = {key: pd.DataFrame(raw[key], columns=["text", "label"]) for key in raw if raw[key]}
-        train, val, oos_train, oos_val = (rows[key] for key in ("train", "val", "oos_train", "oos_val"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadData(f"{folder / 'data_full.json'} is not in CLINC150's format: {error!r}.", "Compare it with the publisher's.") from error
-    publishers = "test" in rows and "oos_test" in rows
-    if publishers:
-        validation, test = pd.concat([val, oos_val, oos_train]), pd.concat([rows["test"], rows["oos_test"]])
-        note = "Test is the publisher's; validation is the publisher's plus the out-of-scope training rows, which nothing is fitted on."
-    else:
-        part = _cut(val, {"test": 0.5}, rest="validation")
-        validation, test = pd.concat([val[part == "validation"], oos_train]), pd.concat([val[part == "test"], oos_val])
-        note = "No test rows here: the publisher's validation rows are halved per label by a hash of the text; oos_val goes to test."
-    domains = _read_json(folder / "domains.json") if (folder / "domains.json").is_file() else {}
-    return _build(
-        "clinc150",
-        {"train": train, "validation": validation, "test": test},
-        note=note,
-        synthetic=False,
-        test_is_publishers=publishers,
-        domains={intent: domain for domain, intents in domains.items() for intent in intents},
-    )
-
-
-def _read_csv_file(path: Path) -> LabelledData:
-    """A person's own CSV file, columns text and label under any usual name, split 80/10/10."""
-    _plain_file(path)
-    frame = uploads.read_messages(path, need_label=True, max_bytes=MAX_FILE_BYTES, max_rows=1_000_000)
-    frame["label"] = frame["label"].str.strip()
-    blank = (frame["text"].str.strip() == "") | (frame["label"] == "")
-    frame = frame[~blank]
-    inside, outside = frame[frame["label"].str.casefold() != OOS], frame[frame["label"].str.casefold() == OOS].assign(label=OOS)
-    _enough(inside, path)
-    part = _cut(inside, {"test": 0.1, "validation": 0.1}, rest="train")
-    frames = {key: inside[part == key] for key in PARTS}
-    if len(outside):
-        half = _cut(outside, {"test": 0.5}, rest="validation")
-        frames |= {key: pd.concat([frames[key], outside[half == key]]) for key in ("validation", "test")}
-    n_unclear = int((inside.groupby(_keys(inside))["label"].nunique() > 1).sum())
-    note = "Cut 80/10/10 from one file, per label by a hash of the text"
-    note += f"; {int(blank.sum())} rows without text or label were left out" if blank.any() else ""
-    note += f"; {n_unclear} texts with conflicting labels stand in train only" if n_unclear else ""
-    name = path.stem if text.is_name(path.stem) and path.stem not in ENTRIES else "csv"
-    return _build(name, frames, note=note + ".", synthetic=False, test_is_publishers=False)
-
-
-def _enough(inside: pd.DataFrame, path: Path) -> None:
-    """Raises BadData unless there are 2 classes with 3 distinct, unambiguous texts each: one for each part."""
-    keys = _keys(inside)
-    n_texts = keys[inside.groupby(keys)["label"].transform("nunique") == 1].groupby(inside["label"]).nunique()
-    n_texts = n_texts.reindex(inside["label"].unique(), fill_value=0)
-    if len(n_texts) < 2:
-        raise BadData(f"{path.name} has fewer than 2 classes to learn ({len(n_texts)}).", "Check its label column.")
-    small = n_texts[n_texts < 3]
-    if len(small):
-        named = ", ".join(str(label)[:40] for label in small.index[:5])
-        raise BadData(f"{path.name}: fewer than 3 different texts in {len(small)} classes: {named}.", "Add rows, or merge the classes.")
 
 
 def _plain_file(path: Path) -> None:
@@ -345,33 +187,6 @@ def _plain_file(path: Path) -> None:
         raise UnknownDataset(f"There is no file {shown}.", "Check the path.") from error
     if not stat.S_ISREG(info.st_mode):
         raise BadData(f"{shown} is not a plain file.", "Give the path of a CSV file.")
-
-
-def _read_two_columns(path: Path, message: str, label: str) -> pd.DataFrame:
-    """Two columns of a publisher's CSV as text,label. Raises BadData."""
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=[message, label], encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise BadData(f"{path} cannot be read: {error}.", "Compare it with the publisher's.") from error
-    return frame.rename(columns={message: "text", label: "label"})
-
-
-def _read_json(path: Path):
-    """A publisher's JSON file. Raises BadData."""
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError("larger than 200 MB")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadData(f"{path} cannot be read: {error}.", "Compare it with the publisher's.") from error
-
-
-def _row_counts(path: Path) -> dict[str, int]:
-    """Rows in a publisher's file, keyed as in `_Entry.rows`: "train.csv", or "data_full.json:val"."""
-    if path.suffix == ".csv":
-        return {path.name: len(pd.read_csv(path, dtype=str, keep_default_na=False))}
-    raw = _read_json(path)
-    return {f"{path.name}:{key}": len(rows) for key, rows in raw.items()} if isinstance(raw, dict) else {path.name: len(raw)}
 
 
 _BANKING77 = "https://raw.githubusercontent.com/PolyAI-LDN/task-specific-datasets/57ec275d8078af65b7731c2a98be812d844a6d6b/banking_data/"
@@ -390,6 +205,11 @@ def _remote(base: str, *names: str) -> tuple[RemoteFile, ...]:
     return tuple(RemoteFile(name, base + name, _SHA256[base + name], 20_000_000) for name in names)
 
 
+USES = {
+    "classify": "labelled texts, to train and measure classifiers on",
+    "replay": "a dated stream of texts, to be replayed as a source",
+    "series": "time series, for the detector",
+}
 ENTRIES: dict[str, _Entry] = {
     "demo": _Entry(
         title="Demo: customer service",
@@ -401,7 +221,7 @@ ENTRIES: dict[str, _Entry] = {
         columns="split, domain, intent, text",
         source="Built in, fmcore/data/builtin",
         synthetic=True,
-        read=_read_demo,
+        read=readers.built_in_intents,
         marker="intents.csv",
     ),
     "banking77": _Entry(
@@ -414,7 +234,7 @@ ENTRIES: dict[str, _Entry] = {
         columns="text, category",
         source="https://github.com/PolyAI-LDN/task-specific-datasets",
         synthetic=False,
-        read=_read_banking77,
+        read=readers.banking77,
         marker="train.csv",
         files=_remote(_BANKING77, "train.csv", "test.csv", "categories.json"),
         rows={"train.csv": 10_003, "test.csv": 3_080, "categories.json": 77},
@@ -428,7 +248,7 @@ ENTRIES: dict[str, _Entry] = {
         columns="JSON lists of [text, intent]",
         source="https://github.com/clinc/oos-eval",
         synthetic=False,
-        read=_read_clinc150,
+        read=readers.clinc150,
         marker="data_full.json",
         files=_remote(_CLINC150, "data_full.json", "domains.json"),
         rows={
@@ -439,6 +259,59 @@ ENTRIES: dict[str, _Entry] = {
             "data_full.json:oos_val": 100,
             "data_full.json:oos_test": 1_000,
         },
+    ),
+    "financial_phrasebank": _Entry(
+        title="Financial PhraseBank",
+        summary="Sentences of English company news, negative, neutral or positive for an investor, each labelled by 5 to 8 people "
+        "(Malo et al. 2014). Four files by how many of them agree.",
+        licence="CC BY-NC-SA 3.0",
+        commercial_use="no",
+        size="4,846 sentences as published, 0.7 MB",
+        columns="sentence@label, latin-1",
+        source="https://huggingface.co/datasets/takala/financial_phrasebank",
+        synthetic=False,
+        read=readers.financial_phrasebank,
+        marker=readers.AGREEMENT["50"],
+    ),
+    "twitter_financial_topic": _Entry(
+        title="Twitter financial topics",
+        summary="English tweets of financial news accounts, one of 20 topics each. Many were posted again with another link.",
+        licence="MIT",
+        commercial_use="yes",
+        size="16,990 training tweets, 2.4 MB",
+        columns="text, label; names in labels.json",
+        source="https://huggingface.co/datasets/zeroshot/twitter-financial-news-topic",
+        synthetic=False,
+        read=readers.twitter_financial_topic,
+        marker="topic_train.csv",
+    ),
+    "stocknet": _Entry(
+        title="StockNet",
+        summary="Tweets of 2014 and 2015 that carry a cashtag, and daily prices of their 87 companies (Xu and Cohen 2018). No labels: "
+        "a stream to replay.",
+        licence="MIT; the texts are tweets",
+        commercial_use="unclear",
+        size="81,962 tweets, 46,541 prices, 5 MB",
+        columns="published_at, source, ticker, text, doc_id, lang",
+        source="https://github.com/yumoxu/stocknet-dataset",
+        synthetic=False,
+        read=None,
+        use="replay",
+        folders=("stocknet", "news_stream"),
+        marker="stocknet_tweets.csv.gz",
+    ),
+    "nab": _Entry(
+        title="Numenta Anomaly Benchmark",
+        summary="Labelled time series for streaming anomaly detection, among them counts of tweets that mention a ticker (NAB 1.1).",
+        licence="MIT",
+        commercial_use="yes",
+        size="58 series as published",
+        columns="timestamp, value; windows in labels/",
+        source="https://github.com/numenta/NAB",
+        synthetic=False,
+        read=None,
+        use="series",
+        marker="labels/combined_windows.json",
     ),
 }
 DOWNLOADABLE = tuple(name for name, entry in ENTRIES.items() if entry.files)

@@ -113,7 +113,9 @@ def fetch_dataset(
     """
     files = files or catalogue.remote_files(entry.name)
     if not files:
-        raise Refused(f"{entry.title} is built in; there is nothing to download.")
+        if entry.state == "built in":
+            raise Refused(f"{entry.title} is built in; there is nothing to download.")
+        raise Refused(f"{entry.title} cannot be downloaded from here.", catalogue.how_to_get(entry.name))
     folder = home / "data" / entry.name
     seen: dict[str, dict[str, object]] = {}
     with _alone(folder):
