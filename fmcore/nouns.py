@@ -285,6 +285,7 @@ class Reading:
 
     kind: "surge" (many more negative stories than expected), "shift" (the index moved to another level and stays), "flood" (the
     excess is one source's), or "" when nothing is out of the ordinary. score in [0, 1]; reason is one plain sentence with numbers.
+    value and expected: negative stories of the last window_s seconds up to the bucket's end (for a shift the mean net score of them).
     """
 
     kind: str
@@ -296,6 +297,7 @@ class Reading:
     q_value: float
     score: float
     reason: str
+    window_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -360,7 +362,10 @@ class Silence:
 
 @dataclass(frozen=True)
 class Channel:
-    """Where notifications go. kind: "webhook" (signed) or "apprise"; mode: "each", "digest" or "dry run"."""
+    """Where notifications go. kind: "webhook" (signed) or "apprise"; mode: "each", "digest" or "dry run".
+
+    address is redacted: the whole one is a credential. digest_s: seconds between two digests. A paused channel is not enabled.
+    """
 
     name: str
     kind: str
@@ -369,11 +374,15 @@ class Channel:
     min_severity: str
     per_minute: int
     enabled: bool = True
+    digest_s: int = 3600
 
 
 @dataclass(frozen=True)
 class Notification:
-    """One message to one channel. id is the idempotency key: the same for every try, and for nothing else."""
+    """One alert's transition on its way to one channel. id is its key: the same for every try, and for nothing else.
+
+    message_id: the message that carries it, its own id unless it travels in a group; latency_ms: how long the last try took.
+    """
 
     id: str
     channel: str
@@ -385,3 +394,7 @@ class Notification:
     next_at: dt.datetime | None
     sent_at: dt.datetime | None
     error: str = ""
+    title: str = ""
+    severity: str = ""
+    message_id: str = ""
+    latency_ms: float | None = None
