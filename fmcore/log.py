@@ -14,11 +14,20 @@ from fmcore.clock import now
 
 _SECRET = re.compile(r"(?i)\b(authorization|token|password|secret|api[_-]?key|cookie)(\"?\s*[:=]\s*\"?)(bearer\s+)?[^\s\",;]+")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}|\bhf_[A-Za-z0-9]{8,}|\bsk-[A-Za-z0-9-]{8,}")
+_USERINFO = re.compile(r"(?<=://)[^\s/@\"']+(?=@)")
+_hidden: set[str] = set()
+
+
+def hide(*secrets: str) -> None:
+    """Never let these texts into the log, whatever stands around them. For credentials that look like nothing in particular."""
+    _hidden.update(secret for secret in secrets if len(secret) >= 6)
 
 
 def redact(line: str) -> str:
-    """A log line without the values of things that look like credentials."""
-    return _BEARER.sub("****", _SECRET.sub(r"\1\2****", line))
+    """A log line without what was hidden, without credentials in addresses, and without the values of things that look like credentials."""
+    for secret in sorted(_hidden, key=len, reverse=True):
+        line = line.replace(secret, "****")
+    return _BEARER.sub("****", _SECRET.sub(r"\1\2****", _USERINFO.sub("****", line)))
 
 
 class JsonLines(logging.Formatter):

@@ -117,4 +117,25 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
                 removed BOOLEAN NOT NULL, who VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
         ),
     ),
+    (
+        "008_outbox",
+        (
+            # the latest version of a name holds; address is redacted, the credentials lie in a file beside the database
+            """CREATE TABLE channels (
+                name VARCHAR NOT NULL, version INTEGER NOT NULL, kind VARCHAR NOT NULL, address VARCHAR NOT NULL,
+                secret_id VARCHAR NOT NULL, mode VARCHAR NOT NULL, min_severity VARCHAR NOT NULL, per_minute INTEGER NOT NULL,
+                digest_s INTEGER NOT NULL, state VARCHAR NOT NULL, who VARCHAR NOT NULL, changed_at TIMESTAMP NOT NULL)""",
+            # n is the order of arrival; what became of a row is in deliveries, under the message that carries it
+            """CREATE TABLE outbox (
+                n BIGINT NOT NULL, id VARCHAR NOT NULL, channel VARCHAR NOT NULL, alert_id VARCHAR NOT NULL, transition VARCHAR NOT NULL,
+                severity VARCHAR NOT NULL, title VARCHAR NOT NULL, event VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL)""",
+            # rows of the outbox that travel together, fixed before the first try; a row without one is its own message
+            "CREATE TABLE bundles (message_id VARCHAR NOT NULL, notification_id VARCHAR NOT NULL, made_at TIMESTAMP NOT NULL)",
+            # one row a try, or a person's word; outcome: sent, dry, retry, dead or again
+            """CREATE TABLE deliveries (
+                message_id VARCHAR NOT NULL, step INTEGER NOT NULL, channel VARCHAR NOT NULL, outcome VARCHAR NOT NULL,
+                n_alerts INTEGER NOT NULL, error VARCHAR NOT NULL, latency_ms DOUBLE, next_at TIMESTAMP, who VARCHAR NOT NULL,
+                tried_at TIMESTAMP NOT NULL)""",
+        ),
+    ),
 ]
