@@ -6,6 +6,13 @@ failing to replay key churn, and one write lock already makes the check-then-ins
 
 from __future__ import annotations
 
+_TREND_SIDES = ((), ("topic",), ("source",), ("tickers",), ("topic", "source"), ("topic", "tickers"), ("source", "tickers"))
+TREND_ROLLUPS = (*(("day", sides) for sides in _TREND_SIDES), *(("hour", sides) for sides in _TREND_SIDES[:5]))
+"""The kept-up sums: (grain, sides). Pairs with tickers by the hour would be nearly as many rows as there are articles."""
+_TREND_SUMS = """n_articles INTEGER NOT NULL, n_negative INTEGER NOT NULL, n_neutral INTEGER NOT NULL, n_positive INTEGER NOT NULL,
+                sum_negative BIGINT NOT NULL, sum_neutral BIGINT NOT NULL, sum_positive BIGINT NOT NULL,
+                sq_negative BIGINT NOT NULL, sq_neutral BIGINT NOT NULL, sq_positive BIGINT NOT NULL"""
+
 MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
     (
         "001_runs",
@@ -78,6 +85,30 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
                 sentiment VARCHAR NOT NULL, net INTEGER NOT NULL, p_negative FLOAT NOT NULL, p_neutral FLOAT NOT NULL,
                 p_positive FLOAT NOT NULL, lexicon FLOAT NOT NULL, sentiment_version VARCHAR NOT NULL, topic_version VARCHAR NOT NULL,
                 scored_at TIMESTAMP NOT NULL, signature BLOB NOT NULL)""",
+        ),
+    ),
+    (
+        "006_trend",
+        (
+            # what the trends count by, as numbers: kind is topic, source or tickers (a set of tickers, joined by commas)
+            "CREATE TABLE trend_names (kind VARCHAR NOT NULL, id INTEGER NOT NULL, name VARCHAR NOT NULL)",
+            "CREATE TABLE trend_tickers (tickers INTEGER NOT NULL, ticker VARCHAR NOT NULL)",
+            # signed entries: an article that comes is +1, a story whose lead passes to another article -1 and +1. bucket counts
+            # 5 minutes since 1970; class 0, 1, 2: negative, neutral, positive; a batch is one transaction
+            """CREATE TABLE trend_facts (
+                batch INTEGER NOT NULL, bucket INTEGER NOT NULL, topic INTEGER NOT NULL, source INTEGER NOT NULL,
+                tickers INTEGER NOT NULL, class TINYINT NOT NULL, net SMALLINT NOT NULL, n_articles TINYINT NOT NULL,
+                n_stories TINYINT NOT NULL)""",
+            # the last row says up to which batch the entries are in the sums below
+            "CREATE TABLE trend_folds (batch INTEGER NOT NULL, folded_at TIMESTAMP NOT NULL)",
+            *(f"CREATE TABLE trend_{grain}_{'_'.join(sides) or 'all'} (bucket INTEGER NOT NULL, "
+              + "".join(f"{side} INTEGER NOT NULL, " for side in sides) + f"{_TREND_SUMS})" for grain, sides in TREND_ROLLUPS),
+            # one row a story, at its leading article
+            """CREATE TABLE stories (
+                story_id VARCHAR NOT NULL, published_at TIMESTAMP NOT NULL, topic INTEGER NOT NULL, source INTEGER NOT NULL,
+                tickers INTEGER NOT NULL, class TINYINT NOT NULL, net SMALLINT NOT NULL, n_articles INTEGER NOT NULL)""",
+            # every document seen before this moment was scored
+            "CREATE TABLE score_marks (scored_to TIMESTAMP NOT NULL, noted_at TIMESTAMP NOT NULL)",
         ),
     ),
     (
