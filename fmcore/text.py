@@ -9,6 +9,7 @@ import hashlib
 import math
 import re
 import unicodedata
+import urllib.parse
 
 MAX_CHARS = 20_000
 """Longest message kept, in characters; the models read far less (see Profile.max_tokens)."""
@@ -51,6 +52,26 @@ def _is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
+
+
+_IN_A_URL = "%/:?#&=+,;@!~$-._"
+"""Characters of an address that stay as they are; brackets, quotes, blanks and backslashes are percent-encoded."""
+
+
+def web_address(url: object) -> tuple[str, str] | None:
+    """(address, host) of a link that a person may be shown; None for anything but http and https, and for what has no host.
+
+    The address holds no character that could end a link in HTML or in markdown; a name before the host ("user@") is refused.
+    """
+    given = clean(url, limit=2_000)[0].strip()
+    try:
+        parts = urllib.parse.urlsplit(given)
+        host = parts.hostname or ""
+    except ValueError:  # "http://[" and its like
+        return None
+    if parts.scheme.lower() not in ("http", "https") or not host or "@" in parts.netloc:
+        return None
+    return urllib.parse.quote(given, safe=_IN_A_URL), host
 
 
 def is_name(text: str) -> bool:

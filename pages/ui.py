@@ -10,6 +10,7 @@ import contextlib
 import datetime as dt
 import logging
 import re
+import zoneinfo
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,15 +29,19 @@ HEIGHT = {"strip": 84, "small": 176, "medium": 264, "large": 380}
 TOKENS: dict[str, dict[str, Any]] = {
     "light": {
         "bg": "#FFFFFF", "panel": "#F3F5F8", "ink": "#1B2430", "muted": "#566072",
-        "up": "#0F766E", "down": "#C2410C", "flat": "#8A94A3", "accent": "#3454D1",
+        "up": "#0F766E", "down": "#C2410C", "flat": "#8A94A3", "total": "#4A5568", "accent": "#3454D1", "alert": "#8E2A86",
         "cat": ["#3454D1", "#C08A00", "#2A9FD0", "#7B1E5A", "#D9679B"],
         "seq": ["#F0F3FD", "#C3CFF5", "#869BE8", "#4C67D7", "#2843A8", "#1D317C"],
+        "signed": ["#8A2F09", "#C2410C", "#DE7A4C", "#EFB08F", "#F8DFD2", "#F1F3F6", "#D7ECE9", "#9FD1CB", "#5BADA4", "#0F766E", "#0A524C"],
+        "severity": {"high": "#C2410C", "medium": "#EBA56F", "low": "#C9D0DA"},
     },
     "dark": {
         "bg": "#0E1116", "panel": "#191E26", "ink": "#E6E9EE", "muted": "#9AA4B2",
-        "up": "#35C7B4", "down": "#FF8A5C", "flat": "#6B7686", "accent": "#7C9BFF",
+        "up": "#35C7B4", "down": "#FF8A5C", "flat": "#6B7686", "total": "#C3CAD5", "accent": "#7C9BFF", "alert": "#E08AD8",
         "cat": ["#7C9BFF", "#E0B341", "#5CCBF2", "#C95FA4", "#F5B5D3"],
         "seq": ["#161C2B", "#24345F", "#38549F", "#5B7DDB", "#A5B9FF", "#D3DCFF"],
+        "signed": ["#FFB394", "#FF8A5C", "#C9663F", "#8A452A", "#46291D", "#1A1F27", "#17332F", "#1F5A53", "#268C80", "#35C7B4", "#8CE6DA"],
+        "severity": {"high": "#FF8A5C", "medium": "#9A5634", "low": "#3E4856"},
     },
 }  # fmt: skip
 
@@ -54,9 +59,10 @@ def mode() -> str:
 
 
 def tokens() -> dict[str, Any]:
-    """Colours of the reader's theme. up and down are for signs only; cat is for categories, at most five."""
+    """Colours of the reader's theme. up, down and signedscale are for signs only, alert for alerts; cat is for categories, at most five."""
     t = dict(TOKENS[mode()])
-    t["seqscale"] = [[i / (len(t["seq"]) - 1), color] for i, color in enumerate(t["seq"])]
+    for name in ("seq", "signed"):
+        t[f"{name}scale"] = [[i / (len(t[name]) - 1), color] for i, color in enumerate(t[name])]
     return t
 
 
@@ -144,6 +150,12 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{'+' if value > 0 else '−' if value < 0 else '±'}{abs(value):.{digits}f}"
 
 
+def link(url: object) -> str:
+    """A link as markdown, its host shown; "" for anything but http and https. Nothing in the address can end the link early."""
+    found = text.web_address(url)
+    return f"[{esc(found[1])}]({found[0]})" if found else ""
+
+
 def note(words: str) -> None:
     """A quiet line under something. `words` is markdown: escape what comes from outside."""
     st.markdown(f":small[:gray[{words}]]")
@@ -157,6 +169,20 @@ def fresh(moment: dt.datetime | None) -> str:
     return f"{clock.ago(moment)} ({day}{moment:%H:%M} UTC)"
 
 
+def zone() -> dt.tzinfo:
+    """The viewer's time zone, UTC where the browser did not say or named none that we know."""
+    try:
+        return zoneinfo.ZoneInfo(st.context.timezone or "UTC")
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        return dt.UTC
+
+
+def local(moment: dt.datetime, *, day: bool = True) -> str:
+    """A moment in the viewer's zone: "23 Nov 14:05"; the time alone with day=False."""
+    there = moment.astimezone(zone())
+    return f"{there.day} {there:%b %H:%M}" if day else f"{there:%H:%M}"
+
+
 def chip(words: str, color: str = "gray", icon: str = "") -> str:
     """A badge as markdown; the words are escaped."""
     return f":{color}-badge[{icon + ' ' if icon else ''}{esc(words)}]"
@@ -165,6 +191,28 @@ def chip(words: str, color: str = "gray", icon: str = "") -> str:
 def synthetic_mark() -> str:
     """The mark that stands wherever data written for this demo, or a model trained on it, is shown."""
     return chip("Demo data", "violet", ":material/science:")
+
+
+SEVERITY = {
+    "high": ("High", "red", ":material/priority_high:"),
+    "medium": ("Medium", "orange", ":material/warning:"),
+    "low": ("Low", "gray", ":material/info:"),
+}
+"""severity -> word, badge colour, icon."""
+
+SIGNS = {"negative": ("▼", "red"), "neutral": ("●", "gray"), "positive": ("▲", "green")}
+"""sentiment label -> glyph, badge colour: a sign is never told by colour alone."""
+
+
+def score_chip(label: str, net: float) -> str:
+    """A sentiment with its net score in [-1, 1] as a badge: "▼ Negative −0.82"."""
+    glyph, color = SIGNS.get(label, SIGNS["neutral"])
+    return chip(f"{glyph} {label.capitalize()} {signed(net)}", color)
+
+
+def sign_of(net: float, *, even: float = 0.05) -> str:
+    """The sentiment label that a net score leans to; "neutral" within `even` of zero."""
+    return "positive" if net >= even else "negative" if net <= -even else "neutral"
 
 
 # ---------------------------------------------------------------- layout

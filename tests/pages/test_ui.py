@@ -231,3 +231,20 @@ def test_the_one_who_asks_is_named_only_when_signed_in():
     at = AppTest.from_function(script, default_timeout=20)
     at.user = {"is_logged_in": False}
     assert at.run().markdown[0].value == "local user"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://news.example.com/a?b=1&c=2", "[news\\.example\\.com](https://news.example.com/a?b=1&c=2)"),
+        ("http://example.com/a) ![x](http://evil.test/p.png", "[example\\.com](http://example.com/a%29%20!%5Bx%5D%28http://evil.test/p.png)"),
+        ("javascript:alert(1)", ""),
+        ("data:text/html,x", ""),
+        ("//example.com", ""),
+        ("https://user:secret@example.com/", ""),
+        ("http://[", ""),
+        (None, ""),
+    ],
+)
+def test_a_link_is_http_or_https_shows_its_host_and_cannot_end_early(url, shown):
+    assert ui.link(url) == shown
