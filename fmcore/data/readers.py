@@ -19,7 +19,7 @@ from fmcore.data.labelled import OOS, PARTS, BadData, LabelledData
 MAX_FILE_BYTES = 200_000_000
 AGREEMENT = {"50": "Sentences_50Agree.txt", "66": "Sentences_66Agree.txt", "75": "Sentences_75Agree.txt", "all": "Sentences_AllAgree.txt"}
 """Financial PhraseBank's files by the share of annotators that agree at least; each is part of the one before."""
-_URL = re.compile(r"https?://\S+|\bt\.co/\S+")
+_URL = re.compile(r"https?://\S+|\bt\.co/\S+", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
 
 

@@ -9,6 +9,7 @@ import pytest
 from fmcore import config
 from fmcore.data import catalogue
 from fmcore.data.catalogue import BadData, DatasetMissing, LabelledData, UnknownDataset, folded
+from fmcore.text import text_hash
 
 
 def texts(data: LabelledData, part: str) -> set[str]:
@@ -217,3 +218,105 @@ def test_saved_data_that_was_changed_or_torn_is_refused(tmp_path):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:100])
         with pytest.raises(BadData, match="cannot be read"):
             LabelledData.load(tmp_path)
+
+
+# ---------------------------------------------------------------- news
+
+
+def write_phrasebank(folder, rows, *, agreed=()):
+    folder = folder / "financial_phrasebank"
+    folder.mkdir()
+    for name, kept in (("50", rows), ("75", agreed)):
+        (folder / f"Sentences_{name}Agree.txt").write_bytes("\n".join([*kept, ""]).encode("latin-1"))
+
+
+def sentences(n=20):
+    return [f"{word} number {i} of K\xf6ln .@{label}" for label, word in (("negative", "loss"), ("neutral", "talk"), ("positive", "gain")) for i in range(n)]
+
+
+def test_phrasebank_is_latin_1_split_on_the_last_at_with_its_agreement_as_tiers(data_dir):
+    write_phrasebank(data_dir, [*sentences(), "mail ir@firm.fi @ 5 EUR@neutral", ""], agreed=sentences(5))
+    data = catalogue.load("financial_phrasebank")
+    check(data)
+    assert data.labels == ("negative", "neutral", "positive") and not data.test_is_publishers
+    everything = pd.concat([data.train, data.validation, data.test])
+    assert "mail ir@firm.fi @ 5 EUR" in set(everything["text"]) and everything["text"].str.contains("K\xf6ln").any()
+    tiers = [data.tiers[text_hash(message)] for message in everything["text"]]
+    assert tiers.count("75") == 15 and tiers.count("50") == 46
+    assert data.test["label"].value_counts().to_dict() == {"negative": 2, "neutral": 2, "positive": 2}
+
+
+def test_a_sentence_with_two_labels_teaches_and_is_never_scored(data_dir):
+    write_phrasebank(data_dir, [*sentences(), "Sales were flat .@neutral", "Sales  were flat@positive"])
+    data = catalogue.load("financial_phrasebank")
+    assert (data.train["text"].str.contains("were flat")).sum() == 2 and "1 sentences with two labels stand in train only" in data.split_note
+
+
+@pytest.mark.parametrize("content", ["no label here\n", "a@positive\nb@positive\n", "a@glad\nb@positive\nc@negative\n", ""])
+def test_a_phrasebank_file_that_is_none_is_refused(data_dir, content):
+    (data_dir / "financial_phrasebank").mkdir()
+    (data_dir / "financial_phrasebank" / "Sentences_50Agree.txt").write_text(content)
+    with pytest.raises(BadData):
+        catalogue.load("financial_phrasebank")
+
+
+def test_phrasebank_as_published_loads_with_every_tier(public_data):
+    data = catalogue.load("financial_phrasebank")
+    check(data)
+    assert len(data.train) + len(data.validation) + len(data.test) == 3_876
+    assert {data.tiers[text_hash(message)] for message in data.test["text"]} == {"50", "66", "75", "all"}
+    assert catalogue.dataset("financial_phrasebank").commercial_use == "no"
+
+
+def write_tweets(folder, rows, *, valid=()):
+    folder = folder / "twitter_financial_topic"
+    folder.mkdir()
+    (folder / "labels.json").write_text('{"LABEL_0": "Fed | Central Banks", "LABEL_1": "Dividend"}')
+    for name, kept in (("topic_train.csv", rows), ("topic_valid.csv", valid)):
+        if kept:
+            pd.DataFrame(kept, columns=["text", "label"]).to_csv(folder / name, index=False, lineterminator="\r\n")
+
+
+def tweets(n=20):
+    return [(f"{word} story {i}\nsecond line, &amp; more https://t.co/a{i}", label) for label, word in ((0, "rate"), (1, "payout")) for i in range(n)]
+
+
+def test_tweets_that_differ_only_by_their_link_count_once_and_stand_in_one_part(data_dir):
+    again = [(message.replace("https://t.co/a", "HTTPS://t.co/b").replace("&amp;", "&"), label) for message, label in tweets()]
+    write_tweets(data_dir, [*tweets(), *again])
+    data = catalogue.load("twitter_financial_topic")
+    check(data)
+    everything = pd.concat([data.train, data.validation, data.test])
+    stems = everything["text"].str.split("https://|HTTPS://").str[0]
+    assert len(everything) == 40 and stems.nunique() == 40 and "40 rows that repeat" in data.split_note
+    assert data.labels == ("Dividend", "Fed | Central Banks") and everything["text"].str.contains("\nsecond line").all()
+
+
+def test_the_publishers_validation_file_is_the_test_set(data_dir):
+    write_tweets(data_dir, tweets(), valid=[("rate story 3\nsecond line, & more https://t.co/zz", 0), ("payout cut", 1)])
+    data = catalogue.load("twitter_financial_topic")
+    check(data)
+    assert data.test_is_publishers and len(data.test) == 2 and not data.train["text"].str.startswith("rate story 3\n").any()
+
+
+def test_a_topic_without_a_name_is_refused(data_dir):
+    write_tweets(data_dir, [*tweets(), ("what is this", 7)])
+    with pytest.raises(BadData, match="'7'"):
+        catalogue.load("twitter_financial_topic")
+
+
+def test_twitter_topics_as_published_load_without_a_repeated_tweet(public_data):
+    data = catalogue.load("twitter_financial_topic")
+    check(data)
+    assert len(data.labels) == 20 and set(data.test["label"]) == set(data.labels)
+    bare = pd.concat([data.train, data.validation, data.test])["text"].str.replace(r"https?://\S+", "", regex=True).map(folded)
+    assert bare.nunique() > 0.998 * len(bare)  # a tweet may carry two labels, then both rows teach
+    assert not bare[: len(data.train)].isin(set(bare[len(data.train) :])).any()
+
+
+def test_a_set_that_cannot_be_downloaded_says_why_and_where_it_is():
+    for name in ("financial_phrasebank", "twitter_financial_topic", "stocknet", "nab"):
+        assert name not in catalogue.DOWNLOADABLE and catalogue.remote_files(name) == ()
+        with pytest.raises(DatasetMissing, match="no checksum") as caught:
+            catalogue.load(name)
+        assert catalogue.dataset(name).source in caught.value.hint and catalogue.ENTRIES[name].marker in caught.value.hint
