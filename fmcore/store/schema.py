@@ -169,4 +169,11 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
                 tried_at TIMESTAMP NOT NULL)""",
         ),
     ),
+    (
+        "009_watchlists",
+        (
+            # the last row holds; no tickers means all of them
+            "CREATE TABLE watchlists (n INTEGER NOT NULL, tickers VARCHAR[] NOT NULL, who VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)",
+        ),
+    ),
 ]
