@@ -128,10 +128,10 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
             """CREATE TABLE alert_events (
                 n BIGINT NOT NULL, alert_id VARCHAR NOT NULL, fingerprint VARCHAR NOT NULL, rule_id VARCHAR NOT NULL,
                 dimension VARCHAR NOT NULL, key VARCHAR NOT NULL, kind VARCHAR NOT NULL, severity VARCHAR NOT NULL,
-                transition VARCHAR NOT NULL, starts_at TIMESTAMP NOT NULL, bucket_at TIMESTAMP NOT NULL, ends_at TIMESTAMP,
-                value DOUBLE NOT NULL, expected DOUBLE NOT NULL, score DOUBLE NOT NULL, reason VARCHAR NOT NULL, why VARCHAR NOT NULL,
-                lead_id VARCHAR NOT NULL, sent BOOLEAN NOT NULL, muted VARCHAR NOT NULL, silenced_by VARCHAR NOT NULL,
-                inhibited_by VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
+                transition VARCHAR NOT NULL, starts_at TIMESTAMP NOT NULL, bucket_end_at TIMESTAMP NOT NULL, ends_at TIMESTAMP,
+                value DOUBLE NOT NULL, expected DOUBLE NOT NULL, score DOUBLE NOT NULL, window_s INTEGER NOT NULL,
+                reason VARCHAR NOT NULL, why VARCHAR NOT NULL, lead_id VARCHAR NOT NULL, sent BOOLEAN NOT NULL,
+                muted VARCHAR NOT NULL, silenced_by VARCHAR NOT NULL, inhibited_by VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
             # the buckets in which an alert's key was out of the ordinary: the points that are marked on a chart
             """CREATE TABLE alert_points (
                 alert_id VARCHAR NOT NULL, bucket_at TIMESTAMP NOT NULL, value DOUBLE NOT NULL, expected DOUBLE NOT NULL,
