@@ -1,22 +1,16 @@
-"""Downloads: the only outbound connections of FM Desk, made when a person or a job asks for them.
+"""Downloads: files from the internet, when a person or a job asks for them.
 
-A download goes to a public address only, is bounded in size and time, resumes where it was cut, and stands under its final name
-only once its checksum fits. The address that is vetted is the one that is connected to, at every redirect. Proxies, cookies and
-.netrc of the environment are ignored. Nothing here knows what is in a file.
+A download goes out through `outbound.py`, is bounded in size and time, resumes where it was cut, and stands under its final name
+only once its checksum fits. Nothing here knows what is in a file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import hashlib
-import ipaddress
 import json
 import os
-import socket
-import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,29 +19,10 @@ import httpx
 
 from fmcore import clock
 from fmcore.data import catalogue
-from fmcore.nouns import Dataset, FMError
+from fmcore.data.outbound import MAX_REDIRECTS, Deadline, FetchError, Refused, TooLarge, ask, host_of, offline, redirected, tls
+from fmcore.nouns import Dataset
 
-MAX_REDIRECTS = 3
 MAX_TRIES = 3
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_GLOBAL_V6 = ipaddress.ip_network("2000::/3")
-_TEREDO = ipaddress.ip_network("2001::/32")
-
-
-class FetchError(FMError):
-    """A download that did not end in a file."""
-
-
-class Offline(FetchError):
-    """The server cannot be reached, broke off, or is too slow."""
-
-
-class Refused(FetchError):
-    """An address this desk does not connect to, or an answer that is not the file."""
-
-
-class TooLarge(FetchError):
-    """More bytes than the file may have."""
 
 
 class ChecksumMismatch(FetchError):
@@ -74,11 +49,11 @@ def download(
     progress(done_bytes, total_bytes or None) is called after each chunk; what it raises ends the download, which a later call
     resumes. allow_private lets tests reach a server on this machine. Raises a FetchError.
     """
-    deadline = _Deadline(deadline_s)
+    deadline = Deadline(deadline_s)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         timeout = httpx.Timeout(stall_s, connect=min(stall_s, 10))
-        with httpx.Client(trust_env=False, follow_redirects=False, verify=_tls(), timeout=timeout) as client:
+        with httpx.Client(trust_env=False, follow_redirects=False, verify=tls(), timeout=timeout) as client:
             part = _Part(target, url)
             for n_try in range(1, MAX_TRIES + 1):
                 try:
@@ -88,7 +63,7 @@ def download(
                 except (httpx.TransportError, _ServerError) as error:
                     deadline.check(url)
                     if n_try == MAX_TRIES:
-                        raise _offline(url, error) from error
+                        raise offline(url, error) from error
                     time.sleep(min(0.2 * n_try, deadline.left_s()))
         return part.finish(sha256)
     except httpx.InvalidURL as error:
@@ -140,62 +115,8 @@ def fetch_dataset(
     return {"dataset": entry.name, "path": str(folder), "bytes": n_bytes, "sha256": {name: file["sha256"] for name, file in seen.items()}}
 
 
-def is_public(address: str) -> bool:
-    """Whether an IP address is one on the open internet: not private, loopback, link-local, shared, multicast or reserved.
-
-    Addresses that carry another inside (mapped, NAT64, 6to4) are judged by the inner one, since that is where packets go.
-    """
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if ip.version == 6:
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-        if ip not in _GLOBAL_V6 or ip in _TEREDO:
-            return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
-
-
 class _ServerError(Exception):
     """A 5xx or 429 answer: worth another try."""
-
-
-class _Deadline:
-    """The most time a download may take. While entered, a timer shuts its socket then, whatever the reading waits for."""
-
-    def __init__(self, seconds: float):
-        self.seconds, self.ends = seconds, time.monotonic() + seconds
-        self._stream, self._timer = None, None
-
-    def __enter__(self) -> _Deadline:
-        self._timer = threading.Timer(self.left_s(), self._shut)
-        self._timer.daemon = True
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._timer.cancel()
-        self._stream = None
-
-    def left_s(self) -> float:
-        return max(0.0, self.ends - time.monotonic())
-
-    def check(self, url: str) -> None:
-        if self.left_s() == 0:
-            what = f"{_host(url)} did not deliver within {clock.duration(self.seconds)}."
-            raise Offline(what, "Run it again: it goes on where it stopped.")
-
-    def watch(self, event: str, info: dict) -> None:
-        """httpx's trace hook: notes the stream of the connection as it is opened."""
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self._stream = info["return_value"]
-
-    def _shut(self) -> None:
-        stream = self._stream
-        if stream is not None:
-            with contextlib.suppress(OSError):  # closed in the same moment: what was wanted
-                stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 class _Part:
@@ -216,7 +137,7 @@ class _Part:
         strong = isinstance(etag, str) and etag.startswith('"') and etag.isascii() and etag.isprintable()
         return {"Range": f"bytes={size}-", "If-Range": etag} if strong and size else {}
 
-    def take(self, response: httpx.Response, *, max_bytes: int, progress: Callable | None, deadline: _Deadline) -> None:
+    def take(self, response: httpx.Response, *, max_bytes: int, progress: Callable | None, deadline: Deadline) -> None:
         """Append the body to the part, from the start unless the server sends the rest that was asked for."""
         done = self._starts_at(response)
         length = response.headers.get("content-length", "")
@@ -241,7 +162,7 @@ class _Part:
         if sha256 and found != sha256:
             self.forget()
             raise ChecksumMismatch(
-                f"{self.target.name} from {_host(self.url)} has the sha256 {found[:12]}…, not {sha256[:12]}….",
+                f"{self.target.name} from {host_of(self.url)} has the sha256 {found[:12]}…, not {sha256[:12]}….",
                 "The file was changed on its way or at its source; nothing was kept. Try again later.",
             )
         os.replace(self.path, self.target)
@@ -263,21 +184,18 @@ class _Part:
 
 
 @contextlib.contextmanager
-def _open(client: httpx.Client, url: str, part: _Part, *, deadline: _Deadline, allow_private: bool) -> Iterator[httpx.Response]:
+def _open(client: httpx.Client, url: str, part: _Part, *, deadline: Deadline, allow_private: bool) -> Iterator[httpx.Response]:
     """The answer that holds the file, redirects followed with each address vetted. Raises Refused or _ServerError."""
     at = httpx.URL(url)
     for _hop in range(MAX_REDIRECTS + 1):
-        with _ask(client, at, part.headers(), deadline=deadline, allow_private=allow_private) as response:
+        with ask(client, at, part.headers(), deadline=deadline, allow_private=allow_private) as response:
             if response.has_redirect_location:
-                to = at.join(response.headers["location"])
-                if at.scheme == "https" and to.scheme != "https":
-                    raise Refused(f"{at.host} redirects to an unencrypted address.")
-                at = to
+                at = redirected(at, response)
                 continue
             _fit(response, part, at)
             yield response
             return
-    raise Refused(f"{_host(url)} redirects more than {MAX_REDIRECTS} times.", "The file has moved, or the server is set up wrongly.")
+    raise Refused(f"{host_of(url)} redirects more than {MAX_REDIRECTS} times.", "The file has moved, or the server is set up wrongly.")
 
 
 def _fit(response: httpx.Response, part: _Part, at: httpx.URL) -> None:
@@ -294,71 +212,9 @@ def _fit(response: httpx.Response, part: _Part, at: httpx.URL) -> None:
         raise Refused(f"{at.host} sends {at.path[:200]} compressed, though asked not to.", "It could be of any size; it was not unpacked.")
 
 
-@contextlib.contextmanager
-def _ask(
-    client: httpx.Client, at: httpx.URL, headers: dict[str, str], *, deadline: _Deadline, allow_private: bool
-) -> Iterator[httpx.Response]:
-    """One request, sent to the vetted address itself with the host's name in Host and TLS, so that nothing is resolved twice."""
-    addresses = _vetted(at, allow_private=allow_private)
-    client.cookies.clear()
-    for n, address in enumerate(addresses, 1):
-        request = client.build_request(
-            "GET",
-            at.copy_with(host=address, fragment=None),
-            headers={"Host": at.netloc.decode("ascii"), "User-Agent": "fm-desk", "Accept": "*/*", "Accept-Encoding": "identity", **headers},
-            extensions={"sni_hostname": at.raw_host.decode("ascii"), "trace": deadline.watch},
-        )
-        try:
-            response = client.send(request, stream=True)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            if n == len(addresses):
-                raise
-            continue
-        try:
-            yield response
-        finally:
-            response.close()
-        return
-
-
-def _vetted(at: httpx.URL, *, allow_private: bool) -> list[str]:
-    """The addresses of a URL's host, all of them public. Raises Refused, or Offline when the name is not known."""
-    if at.scheme not in ("http", "https") or not at.host or at.userinfo:
-        raise Refused(f"Only plain http and https addresses are fetched, not {str(at)[:60]!r}.")
-    port = at.port or (443 if at.scheme == "https" else 80)
-    if port not in (80, 443) and not allow_private:
-        raise Refused(f"Port {port} of {at.host} is not fetched from; only 80 and 443 are.")
-    try:
-        found = socket.getaddrinfo(at.raw_host.decode("ascii").strip("[]"), port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise _offline(str(at), error) from error
-    addresses = list(dict.fromkeys(entry[4][0] for entry in found))
-    private = [address for address in addresses if not is_public(address)]
-    if private and not allow_private:
-        raise Refused(f"{at.host} is {private[0]}, which is not on the open internet.", "Only public addresses are fetched.")
-    return addresses[:4]
-
-
-def _offline(url: str, error: Exception) -> Offline:
-    reason = str(error) or type(error).__name__
-    return Offline(
-        f"{_host(url)} cannot be reached: {reason[:200]}.",
-        "Try again later, it goes on where it stopped; or put the files into a folder and set FM_DATA_DIR to it.",
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def _tls() -> ssl.SSLContext:
-    return httpx.create_ssl_context(trust_env=False)
-
-
 def _bounded(n_bytes: int, max_bytes: int, url: str) -> None:
     if n_bytes > max_bytes:
-        raise TooLarge(f"The file from {_host(url)} is larger than the {max_bytes / 1e6:.1f} MB allowed.", "Nothing of it is used.")
-
-
-def _host(url: str) -> str:
-    return httpx.URL(url).host
+        raise TooLarge(f"The file from {host_of(url)} is larger than the {max_bytes / 1e6:.1f} MB allowed.", "Nothing of it is used.")
 
 
 def _digest(path: Path) -> str:

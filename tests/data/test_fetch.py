@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from fmcore import config
-from fmcore.data import catalogue, fetch
+from fmcore.data import catalogue, fetch, outbound
 from fmcore.data.catalogue import RemoteFile
 from fmcore.nouns import Cancelled, FMError
 
@@ -202,7 +202,7 @@ def test_a_server_that_stumbles_is_asked_again(site, target):
     site.paths["/f"] = lambda h: (tries.append(1), answer(h, BODY if len(tries) == 3 else b"", code=200 if len(tries) == 3 else 503))
     assert get(site.url + "/f", target) == SHA256
     site.paths["/f"] = lambda h: answer(h, b"", code=503)
-    with pytest.raises(fetch.Offline, match="answered 503"):
+    with pytest.raises(outbound.Offline, match="answered 503"):
         get(site.url + "/f", target)
 
 
@@ -240,7 +240,7 @@ def test_a_server_that_stalls_is_given_up(site, target):
         site.stop.wait(20)
 
     site.paths["/f"] = stall
-    with pytest.raises(fetch.Offline):
+    with pytest.raises(outbound.Offline):
         get(site.url + "/f", target, stall_s=0.2)
     assert not target.exists()
 
@@ -255,7 +255,7 @@ def test_a_server_that_drips_is_cut_off_at_the_deadline(site, target, slow):
             handler.wfile.flush()
 
     site.paths["/f"] = drip
-    with pytest.raises(fetch.Offline, match="did not deliver within"):
+    with pytest.raises(outbound.Offline, match="did not deliver within"):
         get(site.url + "/f", target, stall_s=10, deadline_s=0.5)
     assert not target.exists()
 
@@ -264,7 +264,7 @@ def test_nobody_listening_is_said_with_what_to_do(target):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/f"
-    with pytest.raises(fetch.Offline, match="cannot be reached") as caught:
+    with pytest.raises(outbound.Offline, match="cannot be reached") as caught:
         get(url, target)
     assert "FM_DATA_DIR" in caught.value.hint
 
@@ -281,12 +281,12 @@ def test_a_disk_that_takes_nothing_is_said(site, tmp_path):
     ["127.0.0.1", "127.8.8.8", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2002:7f00:1::", "2002:a00:1::", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:db8::1"],
 )
 def test_addresses_that_are_not_on_the_open_internet(address):
-    assert not fetch.is_public(address)
+    assert not outbound.is_public(address)
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "8.8.8.8", "2606:2800:220:1:248:1893:25c8:1946", "64:ff9b::808:808", "::ffff:8.8.8.8", "2002:808:808::"])
 def test_addresses_that_are(address):
-    assert fetch.is_public(address)
+    assert outbound.is_public(address)
 
 
 @pytest.fixture
@@ -360,7 +360,7 @@ def test_tls_is_asked_for_the_hosts_name_and_a_stranger_is_not_trusted(internet,
     context.sni_callback = lambda _socket, name, _context: asked.append(name)
     internet.server.socket = context.wrap_socket(internet.server.socket, server_side=True, do_handshake_on_connect=True)
     monkeypatch.setattr(internet.server, "handle_error", lambda *_: None)
-    with pytest.raises(fetch.Offline):
+    with pytest.raises(outbound.Offline):
         fetch.download("https://files.example/f", target, max_bytes=1000)
     assert asked and set(asked) == {"files.example"} and internet.asked == []
 

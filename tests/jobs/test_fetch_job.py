@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from fmcore.config import settings
 from fmcore.data import catalogue
-from fmcore.data.fetch import Offline
+from fmcore.data.outbound import Offline
 from fmcore.store.store import Store
 from jobs import JOBS, fetch
 
