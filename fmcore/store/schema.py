@@ -161,7 +161,8 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
                 n BIGINT NOT NULL, id VARCHAR NOT NULL, channel VARCHAR NOT NULL, alert_id VARCHAR NOT NULL, transition VARCHAR NOT NULL,
                 severity VARCHAR NOT NULL, title VARCHAR NOT NULL, event VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL)""",
             # rows of the outbox that travel together, fixed before the first try; a row without one is its own message
-            "CREATE TABLE bundles (message_id VARCHAR NOT NULL, notification_id VARCHAR NOT NULL, made_at TIMESTAMP NOT NULL)",
+            """CREATE TABLE bundles (
+                message_id VARCHAR NOT NULL, kind VARCHAR NOT NULL, notification_id VARCHAR NOT NULL, made_at TIMESTAMP NOT NULL)""",
             # one row a try, or a person's word; outcome: sent, dry, retry, dead or again
             """CREATE TABLE deliveries (
                 message_id VARCHAR NOT NULL, step INTEGER NOT NULL, channel VARCHAR NOT NULL, outcome VARCHAR NOT NULL,
