@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from fmcore import text
-from fmcore.data import demo, labelled, uploads
+from fmcore.data import demo, labelled, news_demo, uploads
 from fmcore.data.labelled import OOS, PARTS, BadData, LabelledData
 
 MAX_FILE_BYTES = 200_000_000
@@ -34,6 +34,18 @@ def built_in_intents(_folder: Path) -> LabelledData:
         test_is_publishers=True,
         replies=demo.replies(),
         domains=dict(zip(inside["label"], inside["domain"], strict=True)),
+    )
+
+
+def demo_news(task: str) -> LabelledData:
+    """The built-in news labelled for a task ("sentiment" or "topic"); its wordings are split, and all teach in the end."""
+    frame = news_demo.labelled(task)
+    return labelled.build(
+        f"demo_{task}",
+        {part: frame[frame["split"] == part] for part in PARTS},
+        note="Split by wording: no pattern of a sentence stands in two parts. The shipped model learns from all of them.",
+        synthetic=True,
+        test_is_publishers=False,
     )
 
 
