@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from jobs import fetch, finetune, maintain
+from jobs import fetch, finetune, maintain, score
 
-JOBS = {job.name: job for job in (finetune.JOB, fetch.JOB, maintain.JOB)}
+JOBS = {job.name: job for job in (finetune.JOB, fetch.JOB, maintain.JOB, score.JOB)}

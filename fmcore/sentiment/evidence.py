@@ -1,0 +1,169 @@
+"""What stands behind a trend: the stories, their copies, single articles with the words that drove their score, and prices.
+
+Reads only, and never more of the articles than a bounded stretch of time when the moment of what is looked for is known. Counting is
+rollup.py's part.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from fmcore import clock
+from fmcore.nouns import Filters, Prediction
+from fmcore.sentiment import rollup
+from fmcore.store.store import Store
+
+if TYPE_CHECKING:
+    from fmcore.serving.engine import Engine
+
+MAX_STORIES = 1_000
+MAX_WORDS = 40
+_STRETCHES = (dt.timedelta(days=1), dt.timedelta(days=7), dt.timedelta(days=60), None)
+_ORDERS = {
+    "newest": "published_at DESC, story_id",
+    "negative": "net, published_at DESC, story_id",
+    "articles": "n_articles DESC, published_at DESC, story_id",
+}
+_ARTICLE = """document_id, story_id, leads, published_at, source, topic, topic_score, tickers, sentiment, net, p_negative, p_neutral,
+              p_positive, lexicon, sentiment_version, topic_version, scored_at"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be filtered on, in alphabetical order."""
+
+    topics: tuple[str, ...]
+    tickers: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+def options(store: Store) -> Options:
+    """The topics, tickers and sources that scored articles ever had."""
+    named = store.rows("SELECT kind, name FROM trend_names WHERE kind != 'tickers' ORDER BY name")
+    tickers = store.rows("SELECT DISTINCT ticker FROM trend_tickers ORDER BY ticker")
+    return Options(
+        topics=tuple(row["name"] for row in named if row["kind"] == "topic"),
+        tickers=tuple(row["ticker"] for row in tickers),
+        sources=tuple(row["name"] for row in named if row["kind"] == "source"),
+    )
+
+
+def stories(
+    store: Store, filters: Filters, *, limit: int = 50, order: Literal["newest", "negative", "articles"] = "newest"
+) -> pd.DataFrame:
+    """The stories whose leading article lies in the scope, at most `limit` (1,000 at most), in the order asked for.
+
+    Columns story_id, document_id (its leading article), published_at (aware UTC), source, url, title, sentiment, net (float in [-1, 1]),
+    p_negative, p_neutral, p_positive, lexicon (VADER's compound), topic, tickers (list), n_articles (all its copies, wherever they are),
+    synthetic. "negative" is lowest net first. Raises KeyError on another order.
+    """
+    at = rollup.scope(store, filters)
+    start, end = (clock.to_store(rollup.moment_of(bucket)) for bucket in (at.start, at.end))
+    sql = f"""SELECT story_id, published_at, n_articles FROM stories WHERE published_at >= ? AND published_at < ? AND {rollup.matching(at)}
+              ORDER BY {_ORDERS[order]} LIMIT {min(limit, MAX_STORIES)}"""
+    found = pd.DataFrame()
+    for stretch in _STRETCHES if order == "newest" else (None,):
+        since = start if stretch is None else max(start, end - stretch)
+        found = store.frame(sql, since, end)
+        if len(found) >= limit or since == start:
+            break
+    rows = _with_documents(store, _articles(store, found["story_id"], found["published_at"]))
+    merged = found[["story_id", "n_articles"]].merge(rows, on="story_id", how="left", sort=False)
+    return merged[["story_id", "document_id", "published_at", "source", "url", "title", "sentiment", "net", "p_negative", "p_neutral",
+                   "p_positive", "lexicon", "topic", "tickers", "n_articles", "synthetic"]]  # fmt: skip
+
+
+def copies(store: Store, story_id: str, *, published_at: dt.datetime | None = None) -> pd.DataFrame:
+    """All articles of a story, first published first: the columns of `stories` without n_articles, and `leads`. Empty when there is no
+    such story. published_at: the lead's, where the caller knows it; without it the whole table is looked through.
+    """
+    known = "" if published_at is None else " AND published_at = ?"
+    lead = store.rows(f"SELECT published_at, n_articles FROM stories WHERE story_id = ?{known}", story_id,
+                      *([clock.to_store(published_at)] if known else []))  # fmt: skip
+    if not lead:
+        return _with_documents(store, _articles(store, [], []))
+    first, n = lead[0]["published_at"], lead[0]["n_articles"]
+    sql = f"SELECT {_ARTICLE} FROM articles WHERE story_id = ? AND published_at >= ?"
+    for stretch in (dt.timedelta(days=4), dt.timedelta(days=30), None):
+        until = "" if stretch is None else " AND published_at <= ?"
+        found = store.frame(f"{sql}{until} ORDER BY published_at, document_id", story_id, first, *([first + stretch] if until else []))
+        if len(found) >= n:
+            break
+    return _with_documents(store, found)
+
+
+def article(store: Store, document_id: str, *, published_at: dt.datetime | None = None) -> dict[str, Any] | None:
+    """One scored article with its text and both models' answers, as a dictionary of the columns of `articles` (net as a float in
+    [-1, 1], moments aware) and url, title, body, language, synthetic, n_articles; None when it is not known or not scored yet.
+    published_at as in `copies`."""
+    known, params = (" AND published_at = ?", [clock.to_store(published_at)]) if published_at else ("", [])
+    rows = store.rows(f"SELECT {_ARTICLE} FROM articles WHERE document_id = ?{known}", document_id, *params)
+    if not rows:
+        return None
+    found = rows[0]
+    document = store.rows("SELECT url, title, body, language, synthetic FROM documents WHERE id = ? AND published_at = ?",
+                          document_id, found["published_at"])  # fmt: skip
+    lead_at = " AND published_at <= ?"
+    n = store.rows(f"SELECT n_articles FROM stories WHERE story_id = ?{lead_at}", found["story_id"], found["published_at"])
+    empty = {"url": "", "title": "", "body": "", "language": "", "synthetic": False}
+    moments = {name: clock.from_store(found[name]) for name in ("published_at", "scored_at")}
+    return {**found, **moments, "net": found["net"] / 10_000, **(document[0] if document else empty), "n_articles": n[0]["n_articles"]}
+
+
+def prices(store: Store, ticker: str, start: dt.datetime, end: dt.datetime) -> pd.DataFrame:
+    """Closing prices, oldest first: columns priced_at (aware UTC), close. start <= priced_at < end. The last that was stored of a moment
+    holds."""
+    frame = store.frame(
+        """SELECT priced_at, last(close ORDER BY rowid) AS close FROM prices WHERE ticker = ? AND priced_at >= ? AND priced_at < ?
+           GROUP BY priced_at ORDER BY priced_at""",
+        ticker, clock.to_store(start), clock.to_store(end),
+    )  # fmt: skip
+    return frame.assign(priced_at=frame["priced_at"].dt.tz_localize("UTC"))
+
+
+def drivers(engine: Engine, text: str, *, limit: int = MAX_WORDS) -> list[tuple[str, float]]:
+    """The words that drove a text's score, in the text's order: (word, effect), effect = P(positive) - P(negative) of the whole text less
+    that of the text without this word (leave-one-out occlusion, Li, Monroe and Jurafsky 2016, arXiv:1612.08220). Words past the
+    first `limit` are left as they are. One call of the engine. Raises what Engine.predict raises.
+    """
+    words = [match.span() for match in re.finditer(r"\S+", text)][: min(limit, MAX_WORDS)]
+    if not words:
+        return []
+    answers = engine.predict("sentiment", [text, *(text[:a] + text[b:] for a, b in words)], source="drivers")
+    whole = net(answers[0])
+    return [(text[a:b], whole - net(answer)) for (a, b), answer in zip(words, answers[1:], strict=True)]
+
+
+def net(answer: Prediction) -> float:
+    """P(positive) - P(negative) of a sentiment answer, in [-1, 1]."""
+    scores: Mapping[str, float] = answer.scores
+    return scores.get("positive", 0.0) - scores.get("negative", 0.0)
+
+
+def _articles(store: Store, ids: Sequence[str], moments: Sequence[dt.datetime]) -> pd.DataFrame:
+    """The articles of these ids, which were published at these moments."""
+    wanted, when = list(ids), [pd.Timestamp(m).to_pydatetime() for m in moments]
+    sql = f"SELECT {_ARTICLE} FROM articles WHERE {_any_of('published_at', when)} AND {_any_of('document_id', wanted)}"
+    return store.frame(sql, *when, *wanted)
+
+
+def _with_documents(store: Store, found: pd.DataFrame) -> pd.DataFrame:
+    """Articles with their url, title and language; a document that was removed leaves them empty."""
+    ids = list(found["document_id"])
+    when = [m.to_pydatetime() for m in found["published_at"].drop_duplicates()]
+    sql = "SELECT id AS document_id, url, title, language, synthetic FROM documents"
+    documents = store.frame(f"{sql} WHERE {_any_of('published_at', when)} AND {_any_of('id', ids)}", *when, *ids)
+    merged = found.merge(documents.drop_duplicates("document_id"), on="document_id", how="left", sort=False)
+    merged = merged.fillna({"url": "", "title": "", "language": ""}).assign(synthetic=merged["synthetic"].eq(True))
+    return merged.assign(net=merged["net"] / 10_000, published_at=merged["published_at"].dt.tz_localize("UTC"),
+                         scored_at=merged["scored_at"].dt.tz_localize("UTC"), tickers=merged["tickers"].map(list))  # fmt: skip
+
+
+def _any_of(column: str, values: Sequence[Any]) -> str:
+    return f"{column} IN ({', '.join('?' * len(values))})" if values else "false"

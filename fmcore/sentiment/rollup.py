@@ -1,0 +1,341 @@
+"""Kept-up sums of articles and stories: signed entries as news comes in, folded into sums by hour and day.
+
+Owns trend_names, trend_tickers, trend_facts, trend_folds and the trend_hour_* and trend_day_* tables. Everything is a whole number, so
+a sum over entries and folded sums equals the same sum over the articles themselves, whatever came late, changed its lead, was scored
+again or was folded when. An article counts once in each table, under its set of tickers: a filter on two tickers never counts it twice.
+Never decides what leads a story (scoring.py), never computes an index (index.py).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from fmcore import clock
+from fmcore.nouns import Filters
+from fmcore.store.schema import TREND_ROLLUPS
+from fmcore.store.store import Store, Transaction
+
+BUCKET_S = 300
+CLASSES = ("negative", "neutral", "positive")
+GRAINS = {"day": 86_400 // BUCKET_S, "hour": 3_600 // BUCKET_S}
+"""How many 5-minute buckets one row of a folded table covers."""
+FOLD_AT = 20_000
+"""Entries that may wait: so many are summed at each query beside the folded tables."""
+SUMS = ["n_articles", *(f"{what}_{name}" for what in ("n", "sum", "sq") for name in CLASSES)]
+_MANY_IDS = 64
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Filters as the tables know them: ids a side, None where that side is open; start and end in 5-minute buckets."""
+
+    topic: tuple[int, ...] | None
+    source: tuple[int, ...] | None
+    tickers: tuple[int, ...] | None
+    start: int
+    end: int
+
+
+def bucket_of(moment: dt.datetime) -> int:
+    """The number of the 5-minute bucket that an aware moment falls into."""
+    return int(moment.timestamp() // BUCKET_S)
+
+
+def moment_of(bucket: int) -> dt.datetime:
+    """The aware start of a 5-minute bucket."""
+    return dt.datetime.fromtimestamp(bucket * BUCKET_S, clock.UTC)
+
+
+def table_of(grain: str, sides: Sequence[str]) -> str:
+    """The folded table of a grain and its sides."""
+    return f"trend_{grain}_{'_'.join(sides) or 'all'}"
+
+
+# --- writing
+
+
+def name_ids(tx: Transaction, kind: str, names: Iterable[str]) -> dict[str, int]:
+    """The id of each name (a set of tickers is its members, sorted, joined by commas); new names get one."""
+    wanted = sorted(set(names))
+    found = dict(tx.execute("SELECT name, id FROM trend_names WHERE kind = ? AND list_contains(?, name)", [kind, wanted]))
+    new = [name for name in wanted if name not in found]
+    if new:
+        first = tx.execute("SELECT coalesce(max(id), -1) + 1 FROM trend_names WHERE kind = ?", [kind])[0][0]
+        rows = [(kind, first + i, name) for i, name in enumerate(new)]
+        tx.insert_frame("trend_names", pd.DataFrame(rows, columns=["kind", "id", "name"]))
+        found |= {name: number for _, number, name in rows}
+        members = [(number, ticker) for _, number, name in rows for ticker in name.split(",") if ticker] if kind == "tickers" else []
+        if members:
+            tx.insert_frame("trend_tickers", pd.DataFrame(members, columns=["tickers", "ticker"]))
+    return found
+
+
+def add(tx: Transaction, entries: pd.DataFrame) -> None:
+    """Append signed entries as one batch. Columns: bucket, topic, source, tickers (ids), class, net, n_articles, n_stories."""
+    if len(entries):
+        last = tx.execute(
+            "SELECT max(batch) FROM trend_facts WHERE batch > (SELECT coalesce(max(batch), 0) FROM trend_folds)"
+        )[0][0]
+        if last is None:
+            last = _folded(tx)
+        tx.insert_frame("trend_facts", entries.assign(batch=last + 1))
+
+
+def _folded(tx: Transaction) -> int:
+    return tx.execute("SELECT coalesce(max(batch), 0) FROM trend_folds")[0][0]
+
+
+def fold(store: Store, *, at: int = FOLD_AT) -> int:
+    """Take the waiting entries into the folded tables when there are at least `at`; returns how many were taken. One transaction."""
+    with store.write() as tx:
+        done = _folded(tx)
+        n, last = tx.execute("SELECT count(*), max(batch) FROM trend_facts WHERE batch > ?", [done])[0]
+        if n == 0 or n < at:
+            return 0
+        for grain, sides in TREND_ROLLUPS:
+            width = GRAINS[grain]
+            columns = ", ".join([f"bucket - bucket % {width} AS bucket", *sides])
+            sums = f"{_fact_sums()} FROM trend_facts WHERE batch > ? AND batch <= ? GROUP BY ALL ORDER BY ALL"
+            tx.execute(f"INSERT INTO {table_of(grain, sides)} SELECT {columns}, {sums}", [done, last])
+        tx.execute("INSERT INTO trend_folds VALUES (?, ?)", [last, clock.to_store(clock.now())])
+    return n
+
+
+def tidy(store: Store, *, slack: float = 1.5) -> str | None:
+    """Rewrite one folded table whose rows are more than `slack` times its cells (folding adds rows, it changes none); its name, or None.
+
+    What cancels to nothing goes away. One table a call, in one transaction: bounded, and safe to be killed in.
+    """
+    for grain, sides in TREND_ROLLUPS:
+        table, keys = table_of(grain, sides), ", ".join(["bucket", *sides])
+        n = store.rows(f"SELECT count(*) AS n FROM {table}")[0]["n"]
+        if n < 1000 or n <= slack * store.rows(f"SELECT count(*) AS n FROM (SELECT DISTINCT {keys} FROM {table})")[0]["n"]:
+            continue
+        sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in SUMS)
+        with store.write() as tx:
+            kept = f"SELECT {keys}, {sums} FROM {table} GROUP BY ALL HAVING sum(n_articles) != 0 ORDER BY ALL"
+            tx.execute(f"CREATE TEMP TABLE tidied AS {kept}")
+            tx.execute(f"DELETE FROM {table}")
+            tx.execute(f"INSERT INTO {table} BY NAME SELECT * FROM tidied")
+            tx.execute("DROP TABLE tidied")
+        return table
+    return None
+
+
+def rebuild(store: Store) -> int:
+    """Make every table of this module, and the stories, anew from the articles as they stand; returns how many articles. For bulk
+    loading and after a restore of older backups: the day's work never needs it."""
+    codes = ", ".join(f"WHEN '{name}' THEN {code}" for code, name in enumerate(CLASSES))
+    with store.write() as tx:
+        for table in ("trend_names", "trend_tickers", "trend_facts", "trend_folds", "stories"):
+            tx.execute(f"DELETE FROM {table}")
+        for grain, sides in TREND_ROLLUPS:
+            tx.execute(f"DELETE FROM {table_of(grain, sides)}")
+        for kind, name in (("topic", "topic"), ("source", "source"), ("tickers", _SET)):
+            distinct = f"SELECT DISTINCT {name} AS n FROM articles"
+            tx.execute(f"INSERT INTO trend_names SELECT '{kind}', row_number() OVER (ORDER BY n) - 1, n FROM ({distinct})")
+        tx.execute("""INSERT INTO trend_tickers SELECT id, unnest(string_split(name, ',')) FROM trend_names
+                      WHERE kind = 'tickers' AND name != ''""")
+        coded = f"""FROM articles a JOIN trend_names p ON p.kind = 'topic' AND p.name = a.topic JOIN trend_names s ON s.kind = 'source'
+                    AND s.name = a.source JOIN trend_names t ON t.kind = 'tickers' AND t.name = {_SET.replace('tickers', 'a.tickers')}"""
+        code = f"CASE a.sentiment {codes} END"
+        tx.execute(f"""INSERT INTO trend_facts SELECT 1, epoch(a.published_at)::BIGINT // {BUCKET_S}, p.id, s.id, t.id, {code}, a.net, 1,
+                       a.leads::TINYINT {coded} ORDER BY a.published_at""")
+        sizes = "(SELECT story_id, count(*) AS n FROM articles GROUP BY ALL)"
+        tx.execute(f"""INSERT INTO stories SELECT a.story_id, a.published_at, p.id, s.id, t.id, {code}, a.net, c.n {coded}
+                       JOIN {sizes} c ON c.story_id = a.story_id WHERE a.leads ORDER BY a.published_at""")
+        n = tx.execute("SELECT count(*) FROM trend_facts")[0][0]
+    fold(store, at=1)
+    return n
+
+
+_SET = "array_to_string(list_sort(list_distinct(tickers)), ',')"
+
+
+def set_name(tickers: Iterable[str]) -> str:
+    """How a set of tickers is named."""
+    return ",".join(sorted(set(tickers)))
+
+
+# --- reading
+
+
+def names(store: Store, kind: str) -> dict[int, str]:
+    """id -> name of all topics, sources, or sets of tickers that there are."""
+    return {row["id"]: row["name"] for row in store.rows("SELECT id, name FROM trend_names WHERE kind = ?", kind)}
+
+
+def scope(store: Store, filters: Filters) -> Scope:
+    """Filters in the tables' terms. start and end are taken at whole 5 minutes (start down, end up); an open side of the window ends
+    with the news."""
+    start = None if filters.start is None else bucket_of(filters.start)
+    end = None if filters.end is None else -int(-filters.end.timestamp() // BUCKET_S)
+    if start is None or end is None:
+        first, last = _extent(store)
+        start, end = first if start is None else start, last + 1 if end is None else end
+    return Scope(
+        topic=_ids(store, "topic", filters.topics),
+        source=_ids(store, "source", filters.sources),
+        tickers=_ids(store, "tickers", filters.tickers),
+        start=start,
+        end=max(start, end),
+    )
+
+
+def sums(
+    store: Store, at: Scope, *, by: str | None = None, step: int | None = None, cuts: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """The sums over a scope: columns label, key (where `by` is "topic", "source" or "ticker"), and SUMS, as int64.
+
+    label is the start of each bucket of `step` 5-minute buckets (counted from 1970), or with `cuts` the number of the span between two
+    of them (cuts rise, the first and last bound what is read), or 0. Empty buckets have no row. One statement, one snapshot.
+    """
+    edges = list(cuts) if cuts else [at.start, at.end]
+    side = "tickers" if by == "ticker" else by
+    used = tuple(s for s in ("topic", "source", "tickers") if getattr(at, s) is not None or s == side)
+    grains = [g for g in GRAINS if (g, used) in TREND_ROLLUPS and (step is None or step % GRAINS[g] == 0)]
+    ranges = _pieces(edges, grains)
+    label = _label(step, edges)
+    where = matching(at)
+    keyed = f", {side} AS key" if side else ""
+    parts = [
+        f"SELECT {label} AS label{keyed}, {', '.join(SUMS)} FROM {table_of(g, used)} WHERE {_within(ranges[g])} AND {where}"
+        for g in grains if ranges[g]
+    ]
+    folded = [r for g in grains for r in ranges[g]]
+    fresh = "batch > (SELECT coalesce(max(batch), 0) FROM trend_folds)"
+    for condition in (_within(ranges[None]) if ranges[None] else "", f"{fresh} AND {_within(folded)}" if folded else ""):
+        if condition:
+            parts.append(f"""SELECT label{', key' if side else ''}, {_class_sums()} FROM (SELECT {label} AS label{keyed}, class,
+                sum(n_articles) AS a, sum(n_stories) AS n, sum(n_stories * net::INTEGER) AS s, sum(n_stories * net::INTEGER * net) AS q
+                FROM trend_facts WHERE {condition} AND {where} GROUP BY ALL) GROUP BY ALL""")
+    total = ", ".join(f"sum({name})::BIGINT AS {name}" for name in SUMS)
+    keys = ", t.ticker AS key" if by == "ticker" else ", key" if side else ""
+    members = " JOIN trend_tickers t ON t.tickers = key" if by == "ticker" else ""
+    nothing = f"SELECT 0 AS label{', 0 AS key' if side else ''}, {', '.join(f'0 AS {n}' for n in SUMS)} WHERE false"
+    union = " UNION ALL ".join(parts) or nothing
+    frame = store.frame(f"SELECT label{keys}, {total} FROM ({union}){members} GROUP BY ALL ORDER BY ALL")
+    if by in ("topic", "source"):
+        frame["key"] = frame["key"].map(names(store, by))
+    return frame
+
+
+def matching(at: Scope) -> str:
+    """The condition on the columns topic, source and tickers; `true` when all are open."""
+    sides = [f"{side} IN {_listed(ids)}" for side in ("topic", "source", "tickers") if (ids := getattr(at, side)) is not None]
+    return " AND ".join(sides) or "true"
+
+
+def _ids(store: Store, kind: str, wanted: Sequence[str]) -> tuple[int, ...] | None:
+    """The ids behind the names of a filter; None when the filter is open, empty when nothing has such a name."""
+    if not wanted:
+        return None
+    if kind == "tickers":
+        found = store.rows("SELECT DISTINCT tickers AS id FROM trend_tickers WHERE list_contains(?, ticker)", list(wanted))
+    else:
+        found = store.rows("SELECT id FROM trend_names WHERE kind = ? AND list_contains(?, name)", kind, list(wanted))
+    return tuple(sorted(row["id"] for row in found))
+
+
+def _extent(store: Store) -> tuple[int, int]:
+    """The first and last 5-minute bucket that may hold news; the epoch when there is none."""
+    [row] = store.rows("""SELECT (SELECT min(bucket) FROM trend_facts) AS first, (SELECT max(bucket) FROM trend_facts) AS last""")
+    return (row["first"], row["last"]) if row["first"] is not None else (0, -1)
+
+
+def _pieces(edges: Sequence[int], grains: Sequence[str]) -> dict[str | None, list[tuple[int, int]]]:
+    """Split each span into whole days, whole hours and the 5-minute rests, with the grains there are; key None is the rests."""
+    found: dict[str | None, list[tuple[int, int]]] = {grain: [] for grain in (*grains, None)}
+
+    def split(start: int, end: int, left: Sequence[str]) -> None:
+        if start >= end:
+            return
+        if not left:
+            found[None].append((start, end))
+            return
+        width = GRAINS[left[0]]
+        first, last = -(-start // width) * width, end // width * width
+        if first >= last:
+            split(start, end, left[1:])
+            return
+        split(start, first, left[1:])
+        found[left[0]].append((first, last))
+        split(last, end, left[1:])
+
+    for start, end in itertools.pairwise(edges):
+        split(start, end, grains)
+    return {grain: _joined(ranges) for grain, ranges in found.items()}
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Neighbouring ranges as one: fewer comparisons a row."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _within(ranges: Sequence[tuple[int, int]]) -> str:
+    return "(" + " OR ".join(f"(bucket >= {start} AND bucket < {end})" for start, end in ranges) + ")"
+
+
+def _label(step: int | None, edges: Sequence[int]) -> str:
+    if step is not None:
+        return f"bucket - bucket % {step}"
+    if len(edges) == 2:
+        return "0"
+    return "CASE " + " ".join(f"WHEN bucket < {edge} THEN {i}" for i, edge in enumerate(edges[1:])) + " END"
+
+
+def _listed(ids: Sequence[int]) -> str:
+    """Ids for IN: literals, which row groups are skipped by, unless they are many."""
+    if not ids:
+        return "(-1)"
+    if len(ids) <= _MANY_IDS:
+        return f"({', '.join(map(str, ids))})"
+    return f"(SELECT unnest([{', '.join(map(str, ids))}]))"
+
+
+def _class_sums() -> str:
+    """The columns of SUMS out of rows by class with a, n, s, q."""
+    columns = ["sum(a) AS n_articles"]
+    for short, what in (("n", "n"), ("s", "sum"), ("q", "sq")):
+        columns += [f"sum(CASE WHEN class = {code} THEN {short} ELSE 0 END) AS {what}_{name}" for code, name in enumerate(CLASSES)]
+    return ", ".join(columns)
+
+
+def _fact_sums() -> str:
+    """The columns of SUMS out of entries."""
+    columns = ["sum(n_articles)"]
+    for value in ("n_stories", "n_stories * net::INTEGER", "n_stories * net::INTEGER * net"):
+        columns += [f"sum(CASE WHEN class = {code} THEN {value} ELSE 0 END)" for code in range(len(CLASSES))]
+    return ", ".join(columns)
+
+
+def raw_sums(store: Store, filters: Filters, *, step: int | None = None) -> pd.DataFrame:
+    """What `sums` must equal, straight from the articles: the reference of tests and benchmarks, slow on purpose."""
+    conditions, params = ["true"], []
+    for column, wanted in (("topic", filters.topics), ("source", filters.sources)):
+        if wanted:
+            conditions.append(f"list_contains(?, {column})")
+            params.append(list(wanted))
+    if filters.tickers:
+        conditions.append("list_has_any(tickers, ?)")
+        params.append(list(filters.tickers))
+    bucket = f"epoch(published_at)::BIGINT // {BUCKET_S}"
+    at = scope(store, filters)
+    conditions.append(f"{bucket} >= {at.start} AND {bucket} < {at.end}")
+    label = f"{bucket} // {step} * {step}" if step else "0"
+    columns = ["count(*)::BIGINT AS n_articles"]
+    for what, value in (("n", "1"), ("sum", "net"), ("sq", "net::BIGINT * net")):
+        columns += [f"sum(CASE WHEN leads AND sentiment = '{c}' THEN {value} ELSE 0 END)::BIGINT AS {what}_{c}" for c in CLASSES]
+    sql = f"SELECT {label} AS label, {', '.join(columns)} FROM articles WHERE {' AND '.join(conditions)} GROUP BY ALL ORDER BY ALL"
+    return store.frame(sql, *params)

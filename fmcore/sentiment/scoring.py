@@ -1,0 +1,336 @@
+"""From documents to articles: which wait, what the models say of them, which story each belongs to, and all of it stored at once.
+
+Owns the tables articles, stories and score_marks. A batch is one transaction: its articles, its stories and their entries in the
+rollup are all there or none, so that a killed run loses nothing and doubles nothing. The earliest article of a story (by published_at,
+then id) leads it and gives it its name; a late one may take over, or join two stories. Never decides when to score (jobs/score.py).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from fmcore import clock
+from fmcore.nouns import FMError, Prediction
+from fmcore.sentiment import rollup
+from fmcore.sentiment import stories as similar
+from fmcore.store.store import Store, Transaction
+
+if TYPE_CHECKING:
+    from fmcore.serving.engine import Engine
+
+BODY_CHARS = 600
+UNKNOWN = "unknown"
+_LOOK_BACK = dt.timedelta(days=1)
+"""How far a clock may have stepped back without a document being missed at once."""
+_DOCUMENT = "id, source, title, body, tickers, published_at, seen_at"
+
+
+class NoModel(FMError):
+    """There is no sentiment model yet, so nothing can be scored."""
+
+
+class WrongModel(FMError):
+    """The model that serves as sentiment does not say negative, neutral, positive."""
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Documents that wait to be scored, how many were scored a minute over the last hour, and since when the oldest has been waiting."""
+
+    n_unscored: int
+    per_minute: float
+    oldest_at: dt.datetime | None
+
+
+def scored_text(title: str, body: str) -> str:
+    """What the models read: the title, a full stop, and the first 600 characters of the body; they cut it at their own token limit."""
+    title, body = title.strip(), body.strip()[:BODY_CHARS]
+    if not title or not body:
+        return title or body
+    return f"{title} {body}" if title[-1] in ".!?:" else f"{title}. {body}"
+
+
+# --- what waits
+
+
+def unscored(store: Store, *, limit: int) -> pd.DataFrame:
+    """Documents without an article, first published first, at most `limit`: columns id, source, title, body, tickers, published_at,
+    seen_at (naive UTC)."""
+    sql = f"SELECT {_DOCUMENT} FROM documents d WHERE {{}} ORDER BY published_at, id LIMIT {int(limit)}"
+    found = _waiting(store, sql)
+    if found.empty and _n_rows(store, "documents") > _n_rows(store, "articles"):  # a clock that stepped far back hid some
+        found = store.frame(sql.format("NOT EXISTS (SELECT 1 FROM articles a WHERE a.document_id = d.id)"))
+    return found
+
+
+def backlog(store: Store) -> Backlog:
+    """How much waits, and how fast it goes."""
+    row = _waiting(store, "SELECT count(*) AS n, min(seen_at) AS oldest_at FROM documents d WHERE {}").iloc[0]
+    hour = clock.to_store(clock.now() - dt.timedelta(hours=1))
+    n_scored = store.rows("SELECT count(*) AS n FROM articles WHERE scored_at >= ?", hour)[0]["n"]
+    oldest = None if row["n"] == 0 else clock.from_store(row["oldest_at"].to_pydatetime())
+    return Backlog(int(row["n"]), round(n_scored / 60, 2), oldest)
+
+
+def mark(store: Store) -> None:
+    """Note that nothing waits: the next search starts here, less a day. Called when `unscored` found nothing."""
+    [row] = store.rows("SELECT (SELECT max(seen_at) FROM documents) AS seen_at, (SELECT max(scored_to) FROM score_marks) AS done")
+    if row["seen_at"] and (row["done"] is None or row["seen_at"] > row["done"] + dt.timedelta(hours=1)):
+        with store.write() as tx:
+            tx.execute("INSERT INTO score_marks VALUES (?, ?)", [row["seen_at"], clock.to_store(clock.now())])
+
+
+def _waiting(store: Store, sql: str) -> pd.DataFrame:
+    """Run a query on the documents `d` that have no article. An article carries its document's published_at, so that only the stretch of
+    both tables that the recent documents lie in is read."""
+    since = store.rows("SELECT max(scored_to) AS at FROM score_marks")[0]["at"]
+    if since is None:
+        return store.frame(sql.format("NOT EXISTS (SELECT 1 FROM articles a WHERE a.document_id = d.id)"))
+    since -= _LOOK_BACK
+    first = store.rows("SELECT min(published_at) AS at FROM documents WHERE seen_at >= ?", since)[0]["at"]
+    if first is None:
+        return store.frame(sql.format("false"))
+    condition = """d.seen_at >= ? AND d.published_at >= ? AND NOT EXISTS
+                   (SELECT 1 FROM articles a WHERE a.published_at >= ? AND a.document_id = d.id)"""
+    return store.frame(sql.format(condition), since, first, first)
+
+
+def _n_rows(store: Store, table: str) -> int:
+    return store.rows(f"SELECT count(*) AS n FROM {table}")[0]["n"]
+
+
+# --- what the models say
+
+
+def score(engine: Engine, documents: pd.DataFrame) -> pd.DataFrame:
+    """The articles of documents, without their stories. Each carries the versions that answered; where there is no topic model its
+    topic is "unknown". Raises NoModel, WrongModel, and what the engine raises when no version can be loaded."""
+    if engine.registry.champion("sentiment") is None:
+        raise NoModel("No sentiment model serves yet, so nothing can be scored.", "Train one on the Training page: task sentiment.")
+    texts = [scored_text(title, body) for title, body in zip(documents["title"], documents["body"], strict=True)]
+    frame = pd.DataFrame({"document_id": documents["id"].to_numpy(), "published_at": documents["published_at"].to_numpy()})
+    frame["source"], frame["tickers"] = documents["source"].to_numpy(), [sorted(set(t)) for t in documents["tickers"]]
+    frame = frame.assign(**_answers(engine, texts))
+    frame["lexicon"] = _lexicon(texts)
+    frame["scored_at"] = clock.to_store(clock.now())
+    frame["signature"] = similar.signatures(zip(documents["title"], documents["body"], strict=True))
+    return frame
+
+
+def _answers(engine: Engine, texts: Sequence[str]) -> dict[str, Any]:
+    """The columns that come from the models, each task answered by one version. The classifiers are asked directly: a batch of news is
+    no conversation, it neither waits in the queue of messages nor fills their log."""
+    with engine.classifier("sentiment") as model:
+        said: Sequence[Prediction] = model.predict(texts)
+    if said and not set(rollup.CLASSES) <= set(said[0].scores):
+        raise WrongModel(f"{said[0].version} says {', '.join(said[0].scores)}.", "Promote a model with negative, neutral, positive.")
+    probabilities = {name: np.array([p.scores[name] for p in said]) for name in rollup.CLASSES}
+    found: dict[str, Any] = {f"p_{name}": values.astype(np.float32) for name, values in probabilities.items()}
+    found["sentiment"], found["sentiment_version"] = [p.label for p in said], [p.version for p in said]
+    found["net"] = np.rint(10_000 * (probabilities["positive"] - probabilities["negative"])).astype(np.int32)
+    if engine.registry.champion("topic") is None:
+        return found | {"topic": UNKNOWN, "topic_score": np.float32(0), "topic_version": ""}
+    with engine.classifier("topic") as model:
+        named: Sequence[Prediction] = model.predict(texts)
+    return found | {
+        "topic": [p.label for p in named], "topic_score": np.array([p.score for p in named], np.float32),
+        "topic_version": [p.version for p in named],
+    }  # fmt: skip
+
+
+def _lexicon(texts: Sequence[str]) -> np.ndarray:
+    """VADER's compound score of each text, in [-1, 1] (Hutto and Gilbert 2014)."""
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    analyser = SentimentIntensityAnalyzer()
+    return np.array([analyser.polarity_scores(text)["compound"] for text in texts], np.float32)
+
+
+# --- storing
+
+
+def land(store: Store, scored: pd.DataFrame) -> int:
+    """Store scored documents that are not stored yet, with their stories and their entries in the rollup, in one transaction; returns
+    how many were new."""
+    if scored.empty:
+        return 0
+    with store.write() as tx:
+        new = _unknown(tx, scored).sort_values(["published_at", "document_id"], ignore_index=True)
+        if new.empty:
+            return 0
+        placed, left, changed = _place(tx, new)
+        tx.insert_frame("articles", placed)
+        coded = _coded(tx, placed)
+        entries = coded.assign(n_articles=1, n_stories=placed["leads"].astype(int).to_numpy())
+        rollup.add(tx, _entries(pd.concat([entries, left.assign(n_articles=0, n_stories=-1)], ignore_index=True)))
+        leads = coded[placed["leads"].to_numpy()]
+        fresh = leads.assign(story_id=placed.loc[placed["leads"], "story_id"].to_numpy())
+        fresh["n_articles"] = fresh["story_id"].map(changed).to_numpy()
+        tx.insert_frame("stories", fresh[_STORY])
+    return len(placed)
+
+
+_STORY = ["story_id", "published_at", "topic", "source", "tickers", "class", "net", "n_articles"]
+
+
+def _unknown(tx: Transaction, scored: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose document has no article yet."""
+    first, last = scored["published_at"].min().to_pydatetime(), scored["published_at"].max().to_pydatetime()
+    ids = scored["document_id"].tolist()
+    sql = f"SELECT document_id FROM articles WHERE published_at >= ? AND published_at <= ? AND document_id IN ({_marks(ids)})"
+    known = {row[0] for row in tx.execute(sql, [first, last, *ids])}
+    return scored[~scored["document_id"].isin(known)].drop_duplicates("document_id")
+
+
+def _place(tx: Transaction, new: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
+    """Give each new article its story. Returns the articles with story_id and leads, the rows of `stories` that lost their lead, and how
+    many articles each story has that a new article leads. Stories that an old article keeps leading are brought up to date here."""
+    near = _neighbours(tx, new)
+    groups = _grouped(near, new)
+    n_near = len(near)
+    placed = new.assign(story_id=new["document_id"], leads=True)
+    joined = pd.DataFrame({"group": groups[:n_near], "story_id": near["story_id"].to_numpy()}).drop_duplicates()
+    joined = joined[joined["group"].isin(groups[n_near:])]
+    held = _stories(tx, joined["story_id"].tolist(), since=near["published_at"].min() if n_near else None)
+    held = held.merge(joined, on="story_id")
+    sizes: dict[str, int] = {}
+    lost = []
+    old_of = {group: rows for group, rows in held.groupby("group")}
+    for group, rows in pd.Series(groups[n_near:]).groupby(groups[n_near:]):
+        members, old = placed.loc[rows.index], old_of.get(group, held.iloc[:0])
+        first_old = list(zip(old["published_at"], old["story_id"], strict=True))
+        lead = min([*first_old, *zip(members["published_at"], members["document_id"], strict=True)])[1]
+        size = int(old["n_articles"].sum()) + len(members)
+        placed.loc[rows.index, "story_id"] = lead
+        placed.loc[rows.index, "leads"] = members["document_id"] == lead
+        beaten = old[old["story_id"] != lead]
+        if len(beaten):
+            lost.append(beaten)
+            _hand_over(tx, beaten, lead)
+        if lead in set(old["story_id"]):
+            when = old.loc[old["story_id"] == lead, "published_at"].iloc[0].to_pydatetime()
+            tx.execute("UPDATE stories SET n_articles = ? WHERE published_at = ? AND story_id = ?", [size, when, lead])
+        else:
+            sizes[lead] = size
+    return placed, pd.concat(lost) if lost else held.iloc[:0], sizes
+
+
+def _neighbours(tx: Transaction, new: pd.DataFrame) -> pd.DataFrame:
+    """The articles that may be like a new one: published within the window of one of them."""
+    reach: list[list[dt.datetime]] = []
+    for moment in (stamp.to_pydatetime() for stamp in new["published_at"]):
+        start, end = moment - similar.WINDOW, moment + similar.WINDOW
+        if reach and start <= reach[-1][1]:
+            reach[-1][1] = end
+        else:
+            reach.append([start, end])
+    where = " OR ".join(["(published_at >= ? AND published_at <= ?)"] * len(reach))
+    sql = f"""SELECT document_id, published_at, tickers, story_id, signature FROM articles
+              WHERE ({where}) AND octet_length(signature) > 0"""
+    rows = tx.execute(sql, [moment for pair in reach for moment in pair])
+    frame = pd.DataFrame(rows, columns=["document_id", "published_at", "tickers", "story_id", "signature"])
+    return frame.assign(published_at=pd.to_datetime(frame["published_at"]))
+
+
+def _grouped(near: pd.DataFrame, new: pd.DataFrame) -> np.ndarray:
+    """int64 (near + new,): equal numbers for articles of one story, once the new ones are among them."""
+    blank = bytes(similar.SIGNATURE_BYTES)
+    signed = np.frombuffer(b"".join([s or blank for part in (near, new) for s in part["signature"]]), np.uint8)
+    published = pd.concat([near["published_at"], new["published_at"]]).to_numpy("datetime64[s]").astype(np.int64)
+    known = pd.factorize(near["story_id"])[0]
+    groups = np.concatenate([known, np.arange(len(new)) + (known.max() + 1 if len(known) else 0)]).astype(np.int64)
+    tickers = [frozenset(t) for part in (near, new) for t in part["tickers"]]
+    return similar.merge(signed.reshape(-1, similar.SIGNATURE_BYTES), published, tickers, groups, len(new))
+
+
+def _stories(tx: Transaction, ids: list[str], *, since: pd.Timestamp | None) -> pd.DataFrame:
+    """Rows of `stories`; their leads may lie before the window, when a story went on for long."""
+    found: list[tuple] = []
+    for first in (since - 10 * similar.WINDOW, None) if ids else ():
+        bound, params = (" AND published_at >= ?", [first.to_pydatetime()]) if first is not None else ("", [])
+        found = tx.execute(f"SELECT {', '.join(_STORY)} FROM stories WHERE story_id IN ({_marks(ids)}){bound}", [*ids, *params])
+        if len(found) == len(ids):
+            break
+    frame = pd.DataFrame(found, columns=_STORY)
+    return frame.assign(published_at=pd.to_datetime(frame["published_at"]))
+
+
+def _hand_over(tx: Transaction, beaten: pd.DataFrame, lead: str) -> None:
+    """Stories that go on under another lead: their articles take its name, their own rows go."""
+    ids, first = beaten["story_id"].tolist(), beaten["published_at"].min().to_pydatetime()
+    where = f"published_at >= ? AND story_id IN ({_marks(ids)})"
+    tx.execute(f"UPDATE articles SET story_id = ?, leads = false WHERE {where}", [lead, first, *ids])
+    tx.execute(f"DELETE FROM stories WHERE {where}", [first, *ids])
+
+
+def _coded(tx: Transaction, articles: pd.DataFrame) -> pd.DataFrame:
+    """Articles in the rollup's terms: published_at, topic, source, tickers (ids), class, net."""
+    sets = [rollup.set_name(t) for t in articles["tickers"]]
+    named = {"topic": articles["topic"], "source": articles["source"], "tickers": pd.Series(sets, index=articles.index)}
+    frame = pd.DataFrame({"published_at": articles["published_at"], "net": articles["net"]})
+    for kind, column in named.items():
+        frame[kind] = column.map(rollup.name_ids(tx, kind, column))
+    frame["class"] = articles["sentiment"].map({name: code for code, name in enumerate(rollup.CLASSES)})
+    return frame
+
+
+def _entries(coded: pd.DataFrame) -> pd.DataFrame:
+    """Coded rows with n_articles and n_stories as the rollup's entries."""
+    seconds = coded["published_at"].to_numpy("datetime64[s]").astype(np.int64)
+    columns = ["topic", "source", "tickers", "class", "net", "n_articles", "n_stories"]
+    return coded[columns].astype(np.int32).assign(bucket=(seconds // rollup.BUCKET_S).astype(np.int32))
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values)) or "NULL"
+
+
+# --- scoring again
+
+
+def rescore(store: Store, engine: Engine, *, limit: int) -> int:
+    """Score again up to `limit` articles that another version than the present champions answered, newest first; returns how many.
+    Stories stay as they are: no model has a part in them. One transaction."""
+    champions = [engine.registry.champion(task) for task in ("sentiment", "topic")]
+    versions = [c.version if c else "" for c in champions]
+    sql = f"""SELECT a.document_id, a.published_at, a.source, a.tickers, a.topic, a.sentiment, a.net, a.leads, d.title, d.body
+              FROM articles a JOIN documents d ON d.id = a.document_id AND d.published_at = a.published_at
+              WHERE a.sentiment_version != ? OR (? != '' AND a.topic_version != ?)
+              ORDER BY a.published_at DESC, a.document_id LIMIT {int(limit)}"""
+    old = store.frame(sql, versions[0], versions[1], versions[1])
+    if old.empty or not versions[0]:
+        return 0
+    new = score(engine, old.rename(columns={"document_id": "id"}))
+    said = ["topic", "topic_score", "topic_version", "sentiment", "net", "p_negative", "p_neutral", "p_positive", "sentiment_version",
+            "scored_at"]  # fmt: skip
+    with store.write() as tx:
+        tx.execute("CREATE TEMP TABLE rescored AS SELECT * FROM articles LIMIT 0")
+        tx.insert_frame("rescored", new.assign(story_id="", leads=False))
+        span = [old["published_at"].min().to_pydatetime(), old["published_at"].max().to_pydatetime()]
+        n = tx.execute(
+            f"""UPDATE articles SET {', '.join(f'{c} = r.{c}' for c in said)} FROM rescored r WHERE articles.published_at >= ?
+                AND articles.published_at <= ? AND articles.document_id = r.document_id""", span)[0][0]  # fmt: skip
+        tx.execute("DROP TABLE rescored")
+        before, after = _coded(tx, old), _coded(tx, new)
+        leads = old["leads"].astype(int)
+        signed = [before.assign(n_articles=-1, n_stories=-leads), after.assign(n_articles=1, n_stories=leads)]
+        rollup.add(tx, _entries(pd.concat(signed, ignore_index=True)))
+        _renew(tx, after[old["leads"]].assign(story_id=old.loc[old["leads"], "document_id"]))
+    return n
+
+
+def _renew(tx: Transaction, leads: pd.DataFrame) -> None:
+    """Bring the rows of stories up to date whose leading article was scored again."""
+    if leads.empty:
+        return
+    held = _stories(tx, leads["story_id"].tolist(), since=leads["published_at"].min())
+    span = [leads["published_at"].min().to_pydatetime(), leads["published_at"].max().to_pydatetime()]
+    ids = leads["story_id"].tolist()
+    tx.execute(f"DELETE FROM stories WHERE published_at >= ? AND published_at <= ? AND story_id IN ({_marks(ids)})", [*span, *ids])
+    tx.insert_frame("stories", leads.merge(held[["story_id", "n_articles"]], on="story_id")[_STORY])
