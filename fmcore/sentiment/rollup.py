@@ -130,7 +130,7 @@ def tidy(store: Store, *, slack: float = 1.5) -> str | None:
 def rebuild(store: Store) -> int:
     """Make every table of this module, and the stories, anew from the articles as they stand; returns how many articles. For bulk
     loading and after a restore of older backups: the day's work never needs it."""
-    codes = ", ".join(f"WHEN '{name}' THEN {code}" for code, name in enumerate(CLASSES))
+    codes = " ".join(f"WHEN '{name}' THEN {code}" for code, name in enumerate(CLASSES))
     with store.write() as tx:
         for table in ("trend_names", "trend_tickers", "trend_facts", "trend_folds", "stories"):
             tx.execute(f"DELETE FROM {table}")
