@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -164,14 +164,15 @@ def land(store: Store, scored: pd.DataFrame) -> int:
         new = _unknown(tx, scored).sort_values(["published_at", "document_id"], ignore_index=True)
         if new.empty:
             return 0
-        placed, left, changed = _place(tx, new)
+        near = _neighbours(tx, new)
+        placed, beaten, sizes = _place(tx, near, new)
         tx.insert_frame("articles", placed)
         coded = _coded(tx, placed)
         entries = coded.assign(n_articles=1, n_stories=placed["leads"].astype(int).to_numpy())
-        rollup.add(tx, _entries(pd.concat([entries, left.assign(n_articles=0, n_stories=-1)], ignore_index=True)))
+        rollup.add(tx, _entries(pd.concat([entries, beaten.assign(n_articles=0, n_stories=-1)], ignore_index=True)))
         leads = coded[placed["leads"].to_numpy()]
-        fresh = leads.assign(story_id=placed.loc[placed["leads"], "story_id"].to_numpy())
-        fresh["n_articles"] = fresh["story_id"].map(changed).to_numpy()
+        names = placed.loc[placed["leads"], "story_id"]
+        fresh = leads.assign(story_id=names.to_numpy(), n_articles=[sizes[name] for name in names])
         tx.insert_frame("stories", fresh[_STORY])
     return len(placed)
 
@@ -188,37 +189,52 @@ def _unknown(tx: Transaction, scored: pd.DataFrame) -> pd.DataFrame:
     return scored[~scored["document_id"].isin(known)].drop_duplicates("document_id")
 
 
-def _place(tx: Transaction, new: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
+def _place(tx: Transaction, near: pd.DataFrame, new: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
     """Give each new article its story. Returns the articles with story_id and leads, the rows of `stories` that lost their lead, and how
-    many articles each story has that a new article leads. Stories that an old article keeps leading are brought up to date here."""
-    near = _neighbours(tx, new)
+    many articles each story has, by its name. Stories that change their lead or grow are brought up to date here; those that a new
+    article leads have no row yet."""
     groups = _grouped(near, new)
-    n_near = len(near)
-    placed = new.assign(story_id=new["document_id"], leads=True)
-    joined = pd.DataFrame({"group": groups[:n_near], "story_id": near["story_id"].to_numpy()}).drop_duplicates()
-    joined = joined[joined["group"].isin(groups[n_near:])]
-    held = _stories(tx, joined["story_id"].tolist(), since=near["published_at"].min() if n_near else None)
-    held = held.merge(joined, on="story_id")
+    touched = np.isin(groups[: len(near)], groups[len(near) :])
+    old: dict[int, set[str]] = {}
+    for group, story in zip(groups[: len(near)][touched], near["story_id"].to_numpy()[touched], strict=True):
+        old.setdefault(group, set()).add(story)
+    held = _stories(tx, sorted(set().union(*old.values())), since=near["published_at"].min() if len(near) else None)
+    members: dict[int, list[int]] = {}
+    for row, group in enumerate(groups[len(near) :]):
+        members.setdefault(group, []).append(row)
+    ids, moments, names = new["document_id"].tolist(), new["published_at"].tolist(), new["document_id"].tolist()
     sizes: dict[str, int] = {}
-    lost = []
-    old_of = {group: rows for group, rows in held.groupby("group")}
-    for group, rows in pd.Series(groups[n_near:]).groupby(groups[n_near:]):
-        members, old = placed.loc[rows.index], old_of.get(group, held.iloc[:0])
-        first_old = list(zip(old["published_at"], old["story_id"], strict=True))
-        lead = min([*first_old, *zip(members["published_at"], members["document_id"], strict=True)])[1]
-        size = int(old["n_articles"].sum()) + len(members)
-        placed.loc[rows.index, "story_id"] = lead
-        placed.loc[rows.index, "leads"] = members["document_id"] == lead
-        beaten = old[old["story_id"] != lead]
-        if len(beaten):
-            lost.append(beaten)
-            _hand_over(tx, beaten, lead)
-        if lead in set(old["story_id"]):
-            when = old.loc[old["story_id"] == lead, "published_at"].iloc[0].to_pydatetime()
-            tx.execute("UPDATE stories SET n_articles = ? WHERE published_at = ? AND story_id = ?", [size, when, lead])
-        else:
-            sizes[lead] = size
-    return placed, pd.concat(lost) if lost else held.iloc[:0], sizes
+    renamed: dict[str, str] = {}
+    for group, rows in members.items():
+        before = old.get(group, set())
+        lead = min([*((held[s].published_at, s) for s in before), *((moments[row], ids[row]) for row in rows)])[1]
+        sizes[lead] = sum(held[s].n_articles for s in before) + len(rows)
+        renamed |= {s: lead for s in before if s != lead}
+        for row in rows:
+            names[row] = lead
+    if held:
+        grown = {lead: n for lead, n in sizes.items() if lead in held}
+        _bring_up(tx, renamed, grown, since=min(story.published_at for story in held.values()))
+    beaten = pd.DataFrame([held[s] for s in renamed], columns=_STORY)
+    return new.assign(story_id=names, leads=[name == own for name, own in zip(names, ids, strict=True)]), beaten, sizes
+
+
+def _bring_up(tx: Transaction, renamed: dict[str, str], sizes: dict[str, int], *, since: dt.datetime) -> None:
+    """Stories that go on under another lead: their articles take its name, their own rows go. Stories that grew: their new size."""
+    if renamed:
+        before, after = list(renamed), list(renamed.values())
+        tx.execute(
+            """UPDATE articles SET story_id = m.after, leads = false FROM (SELECT unnest(?) AS before, unnest(?) AS after) m
+               WHERE articles.published_at >= ? AND articles.story_id = m.before""",
+            [before, after, since],
+        )
+        tx.execute(f"DELETE FROM stories WHERE published_at >= ? AND story_id IN ({_marks(before)})", [since, *before])
+    if sizes:
+        tx.execute(
+            """UPDATE stories SET n_articles = m.n FROM (SELECT unnest(?) AS story_id, unnest(?) AS n) m
+               WHERE stories.published_at >= ? AND stories.story_id = m.story_id""",
+            [list(sizes), list(sizes.values()), since],
+        )
 
 
 def _neighbours(tx: Transaction, new: pd.DataFrame) -> pd.DataFrame:
@@ -249,24 +265,28 @@ def _grouped(near: pd.DataFrame, new: pd.DataFrame) -> np.ndarray:
     return similar.merge(signed.reshape(-1, similar.SIGNATURE_BYTES), published, tickers, groups, len(new))
 
 
-def _stories(tx: Transaction, ids: list[str], *, since: pd.Timestamp | None) -> pd.DataFrame:
-    """Rows of `stories`; their leads may lie before the window, when a story went on for long."""
+class _Held(NamedTuple):
+    """A row of `stories`."""
+
+    story_id: str
+    published_at: dt.datetime
+    topic: int
+    source: int
+    tickers: int
+    class_: int
+    net: int
+    n_articles: int
+
+
+def _stories(tx: Transaction, ids: list[str], *, since: dt.datetime | None) -> dict[str, _Held]:
+    """The rows of stories, by name; their leads may lie before the window, when a story went on for long."""
     found: list[tuple] = []
-    for first in (since - 10 * similar.WINDOW, None) if ids else ():
-        bound, params = (" AND published_at >= ?", [first.to_pydatetime()]) if first is not None else ("", [])
+    for first in (since - 10 * similar.WINDOW, None) if ids and since else ():
+        bound, params = (" AND published_at >= ?", [first]) if first else ("", [])
         found = tx.execute(f"SELECT {', '.join(_STORY)} FROM stories WHERE story_id IN ({_marks(ids)}){bound}", [*ids, *params])
         if len(found) == len(ids):
             break
-    frame = pd.DataFrame(found, columns=_STORY)
-    return frame.assign(published_at=pd.to_datetime(frame["published_at"]))
-
-
-def _hand_over(tx: Transaction, beaten: pd.DataFrame, lead: str) -> None:
-    """Stories that go on under another lead: their articles take its name, their own rows go."""
-    ids, first = beaten["story_id"].tolist(), beaten["published_at"].min().to_pydatetime()
-    where = f"published_at >= ? AND story_id IN ({_marks(ids)})"
-    tx.execute(f"UPDATE articles SET story_id = ?, leads = false WHERE {where}", [lead, first, *ids])
-    tx.execute(f"DELETE FROM stories WHERE {where}", [first, *ids])
+    return {row[0]: _Held(*row) for row in found}
 
 
 def _coded(tx: Transaction, articles: pd.DataFrame) -> pd.DataFrame:
@@ -329,8 +349,7 @@ def _renew(tx: Transaction, leads: pd.DataFrame) -> None:
     """Bring the rows of stories up to date whose leading article was scored again."""
     if leads.empty:
         return
-    held = _stories(tx, leads["story_id"].tolist(), since=leads["published_at"].min())
-    span = [leads["published_at"].min().to_pydatetime(), leads["published_at"].max().to_pydatetime()]
-    ids = leads["story_id"].tolist()
+    ids, span = leads["story_id"].tolist(), [leads["published_at"].min().to_pydatetime(), leads["published_at"].max().to_pydatetime()]
+    sizes = {name: held.n_articles for name, held in _stories(tx, ids, since=span[0]).items()}
     tx.execute(f"DELETE FROM stories WHERE published_at >= ? AND published_at <= ? AND story_id IN ({_marks(ids)})", [*span, *ids])
-    tx.insert_frame("stories", leads.merge(held[["story_id", "n_articles"]], on="story_id")[_STORY])
+    tx.insert_frame("stories", leads.assign(n_articles=[sizes[name] for name in ids])[_STORY])
