@@ -1,0 +1,169 @@
+"""Alerts: every rule over every closed bucket since it was last looked at. The face of the alert engine for jobs, pages and the API.
+
+Promises and their reasons:
+
+- Everything a restart needs is in the store: a restart fires nothing again and moves no beginning.
+- A rule's mark only moves forward, over closed buckets up to the newest article: a clock that steps back repeats nothing, and one
+  that steps forward skips nothing, because silence at the end is not evaluated but reported (missing.py).
+- Late news changes the counts of past buckets, and so what is expected now; buckets behind the mark are not judged again.
+- A rule that fails does not stop another, keeps its mark, and is an alert of its own after three failing evaluations.
+
+Reads counts and readings (passes.py), asks states.py what changed, and hands that to transitions.py, which writes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fmcore import clock
+from fmcore.nouns import Rule
+from fmcore.sentiment import attribution, missing, transitions
+from fmcore.sentiment import counts as counting
+from fmcore.sentiment.inbox import (
+    OPEN,
+    Group,
+    NotPossible,
+    UnknownAlert,
+    ack,
+    alert,
+    groups,
+    history,
+    inbox,
+    points,
+    preview_silence,
+    strip,
+    summary,
+)
+from fmcore.sentiment.passes import Detector, Passes, of_dimension
+from fmcore.sentiment.rules import (
+    BadRule,
+    BadSilence,
+    UnknownRule,
+    UnknownSilence,
+    change_silence,
+    end_silence,
+    rule,
+    rule_history,
+    rules,
+    save_rule,
+    silence,
+    silences,
+    switch,
+)
+from fmcore.sentiment.states import Change, Open, step
+from fmcore.sentiment.surge import Surge
+from fmcore.sentiment.transitions import Evaluated, Mark, Outcome
+from fmcore.store.store import Store
+
+__all__ = [
+    "OPEN", "BadRule", "BadSilence", "Evaluated", "Group", "NotPossible", "UnknownAlert", "UnknownRule", "UnknownSilence", "ack", "alert",
+    "change_silence", "end_silence", "evaluate", "explain", "groups", "history", "inbox", "points", "preview_silence", "rule",
+    "rule_history", "rules", "save_rule", "silence", "silences", "strip", "summary", "switch",
+]
+
+log = logging.getLogger("fm.alerts")
+
+GRACE = dt.timedelta(minutes=3)
+"""A bucket is closed this long after its end: what was published in it has been fetched and scored by then."""
+HOLD = dt.timedelta(hours=6)
+HELD_SHARE = 0.1
+"""A bucket stays open while more than this share of its documents waits to be scored, unless they have waited HOLD long."""
+LOOK_BACK = dt.timedelta(days=63)
+"""How far back a new rule looks, and the longest stop that is caught up."""
+CONFIRM = dt.timedelta(minutes=9)
+"""What is missing must be missing for this long under our eyes: a desk that just woke up has not looked yet."""
+ORDER = ("all", "sector", "topic", "ticker", "source")
+
+
+def evaluate(store: Store, *, now: dt.datetime | None = None, detector: Detector = Surge) -> Evaluated:
+    """Bring every rule up to this moment. Doing it again at once changes nothing. Raises StoreError when not even a rule's failure
+    can be stored.
+
+    detector: what reads the counts, for tests; see surge.py.
+    """
+    moment = now or clock.now()
+    done, passes = Evaluated(), Passes(store, detector=detector)
+    for one in sorted(rules(store), key=lambda r: ORDER.index(r.dimension)):  # who inhibits comes before who is inhibited
+        done.n_rules += 1
+        try:
+            mark = transitions.read_mark(store, one.id)
+            outcome = _missing(store, one, mark, moment) if one.dimension == "source" else _news(store, one, mark, moment, passes)
+            transitions.write(store, one, mark, outcome, moment, done)
+        except transitions.Overtaken as other:
+            log.info("rule %s: %s", one.id, other)
+        except Exception as error:  # one rule's fault must not stop the others
+            log.exception("rule %s", one.id)
+            done.errors[one.id] = f"{type(error).__name__}: {error}"[:300]
+            transitions.write_failure(store, one, done.errors[one.id], moment, done)
+    return done
+
+
+def explain(store: Store, alert_id: str) -> Mapping[str, Any]:
+    """Why an alert fired (see attribution.why): as stored when it fired, else from the news of its window as it is now.
+
+    {} for alerts that have no news behind them. Raises UnknownAlert.
+    """
+    found = alert(store, alert_id)
+    if found.why or found.kind not in attribution.KINDS:
+        return found.why
+    row = store.rows("SELECT bucket_end_at, window_s FROM alert_events WHERE alert_id = ? ORDER BY n LIMIT 1", found.id)[0]
+    return attribution.why(
+        store, dimension=found.dimension, key=found.key, kind=found.kind, end=clock.from_store(row["bucket_end_at"]),
+        window_s=row["window_s"], expected=found.expected, value=found.value, detector=found.reason,
+    )
+
+
+def _news(store: Store, rule: Rule, mark: Mark, moment: dt.datetime, passes: Passes) -> Outcome:
+    """A rule's turn over the buckets that closed since its mark."""
+    span = _closed(store, rule, mark, moment)
+    if span is None:
+        return Outcome(mark.done_until, mark.held)
+    start, end = span
+    if not rule.enabled:
+        return Outcome(end, {}, [Change("resolved", end, held) for held in mark.held.values() if held.firing])
+    held, changes, points, buckets = dict(mark.held), [], [], passes.over(rule, start, end)
+    for bucket in buckets:
+        held, changed = step(rule, held, bucket.at, of_dimension(rule, bucket), silent=bucket.silent)
+        changes += changed
+        points += [(bucket.at, o) for o in held.values() if o.n_hot and not bucket.silent]
+    return Outcome(end, held, changes, points, len(buckets))
+
+
+def _closed(store: Store, rule: Rule, mark: Mark, moment: dt.datetime) -> tuple[dt.datetime, dt.datetime] | None:
+    """From the first bucket that the rule has not judged to the end of the last one that is closed and complete; None without any."""
+    length = dt.timedelta(seconds=rule.bucket_s)
+    closed = counting.floor_to(moment - GRACE, rule.bucket_s)
+    newest = counting.newest(store, before=closed)
+    first = mark.done_until or counting.oldest(store, since=moment - LOOK_BACK)
+    if newest is None or first is None:
+        return None
+    end = min(closed, counting.floor_to(newest, rule.bucket_s) + length)
+    start = counting.floor_to(max(first, moment - LOOK_BACK), rule.bucket_s)
+    if mark.done_until is not None and start < mark.done_until:
+        start += length  # the rule had other buckets before: nothing is judged twice
+    waits = counting.first_incomplete(store, start, end, bucket_s=rule.bucket_s, share=HELD_SHARE, seen_since=moment - HOLD)
+    end = min(end, waits or end)
+    return (start, end) if start < end else None
+
+
+def _missing(store: Store, rule: Rule, mark: Mark, moment: dt.datetime) -> Outcome:
+    """A rule's turn over what does not come: it is judged as it is at this moment."""
+    found = {f.key: f for f in missing.findings(store, rule, moment)} if rule.enabled else {}
+    held: dict[str, Open] = {}
+    changes = [Change("resolved", moment, was) for key, was in mark.held.items() if was.firing and key not in found]
+    for key, one in found.items():
+        was = mark.held.get(key)
+        if was is None:
+            figures = (one.value, one.expected, 1.0, rule.bucket_s, one.reason)
+            was = Open(key, one.kind, rule.severity, False, one.since, moment, 1, 0, *figures)
+        elif was.firing:
+            was = dataclasses.replace(was, until=moment, value=one.value, reason=one.reason)
+        elif moment - was.until >= CONFIRM:
+            was = dataclasses.replace(was, firing=True, until=moment, value=one.value, reason=one.reason)
+            changes.append(Change("firing", moment, was))
+        held[key] = was
+    return Outcome(max(moment, mark.done_until or moment), held, changes)
