@@ -15,7 +15,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,7 +34,7 @@ from fmcore.api import allow_hosts, api
 from fmcore.config import Settings, settings
 from fmcore.nouns import FMError
 from fmcore.runs import AlreadyQueued
-from fmcore.tasks import TASKS
+from fmcore.tasks import TASKS, first_run
 from jobs import JOBS
 from jobs.place import LocalProcess
 from jobs.runner import Runner
@@ -42,9 +42,6 @@ from jobs.scheduler import Scheduler
 from pages import ui
 
 logger = logging.getLogger("fm.app")
-
-FIRST_RUN = {"task": "intent", "dataset": "demo", "recipe": "linear", "fast": True}
-"""What a desk without any model trains first: small enough for a first answer within a minute."""
 
 HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -131,8 +128,8 @@ class Desk:
         self.runner, self.scheduler = Runner(self.runtime.runs, place=place), Scheduler(self.runtime.runs)
         self.runner.start()
         self.scheduler.start()
-        first_launch(self.runtime)
-        self.watchers = [threading.Thread(target=watch, daemon=True) for watch in (self._announce, self._keep_warm)]
+        self.first = first_launch(self.runtime)
+        self.watchers = [threading.Thread(target=watch, daemon=True) for watch in (self._announce, self._keep_warm, self._first_models)]
         for watcher in self.watchers:
             watcher.start()
 
@@ -167,6 +164,15 @@ class Desk:
             _remember_address(self.settings.home, url)
             print(f"\n  FM Desk: {url}   (stop with Ctrl-C)\n", flush=True)
             return
+
+    def _first_models(self) -> None:
+        """Ask for the first models that had no place in the queue at the start, as soon as there is one."""
+        while self.first and not self.stopping.wait(1.0):
+            try:
+                self.first = first_launch(self.runtime, self.first)
+            except FMError as error:  # asked for again at the next start; a person can also do it on the Training page
+                logger.warning("first models of %s were not asked for", ", ".join(self.first), exc_info=error)
+                return
 
     def _keep_warm(self) -> None:
         """Load a new champion as soon as it is one, so that no visitor waits for it."""
@@ -205,14 +211,21 @@ def start() -> Desk:
         leave(f"{what}. Set FM_HOME to a folder you own, or make room on the disk.")
 
 
-def first_launch(desk: Any) -> None:
-    """A desk without any intent model trains a small one on the demo data, at once and in view."""
-    if not desk.settings.bootstrap or desk.registry.versions("intent"):
-        return
-    try:
-        desk.runs.request("finetune", FIRST_RUN, trigger="first launch")
-    except AlreadyQueued as error:  # the one of the last start was interrupted and waits
-        logger.info("first launch: %s", error)
+def first_launch(desk: Any, tasks: Sequence[str] = tuple(TASKS)) -> tuple[str, ...]:
+    """A desk without any model of a task trains a small one on its demo data, at once and in view.
+
+    Returns the tasks that have to be asked for later: only one run of a job waits at a time.
+    """
+    if not desk.settings.bootstrap:
+        return ()
+    under_way = {run.params.get("task") for run in desk.runs.active() if run.job == "finetune"}  # also one that was interrupted
+    missing = [task for task in tasks if task not in under_way and not desk.registry.versions(task)]
+    for i, task in enumerate(missing):
+        try:
+            desk.runs.request("finetune", first_run(task), trigger="first launch")
+        except AlreadyQueued:
+            return tuple(missing[i:])
+    return ()
 
 
 def leave(sentence: str) -> NoReturn:

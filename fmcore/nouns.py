@@ -226,12 +226,13 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Task:
-    """What a model can be asked: one line in fmcore/tasks.py."""
+    """What a model can be asked: one line in fmcore/tasks.py. labels: the only ones there may be; empty: what its data set has."""
 
     name: str
     title: str
     default_dataset: str
     datasets: tuple[str, ...]
+    labels: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------- news, trends, alerts

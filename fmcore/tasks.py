@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from fmcore.nouns import FMError, Task
 
+SENTIMENTS = ("negative", "neutral", "positive")
 TASKS = {
     task.name: task
-    for task in (Task(name="intent", title="Customer-service intent", default_dataset="demo", datasets=("demo", "banking77", "clinc150")),)
+    for task in (
+        Task("intent", "Customer-service intent", "demo", ("demo", "banking77", "clinc150")),
+        Task("sentiment", "News sentiment", "demo_sentiment", ("demo_sentiment", "financial_phrasebank"), SENTIMENTS),
+        Task("topic", "News topic", "demo_topic", ("demo_topic", "twitter_financial_topic")),
+    )
 }
 
 
@@ -14,8 +22,29 @@ class UnknownTask(FMError):
     """No task has that name."""
 
 
+class WrongDataset(FMError):
+    """A data set that does not teach what the task asks."""
+
+
 def task(name: str) -> Task:
     """The task of that name. Raises UnknownTask with the names there are."""
     if name not in TASKS:
         raise UnknownTask(f"There is no task {name!r}.", f"Tasks: {', '.join(TASKS)}.")
     return TASKS[name]
+
+
+def first_run(name: str) -> dict[str, Any]:
+    """What a desk without a model of a task trains first: small enough for a first answer within a minute."""
+    return {"task": name, "dataset": task(name).default_dataset, "recipe": "linear", "fast": True}
+
+
+def check_fits(name: str, dataset: str, labels: Iterable[str]) -> None:
+    """Whether a data set teaches a task. Raises WrongDataset: a set of another task, or labels that this one does not have."""
+    asked = task(name)
+    others = [t.title for t in TASKS.values() if dataset in t.datasets]
+    if others and dataset not in asked.datasets:
+        hint = f"For {asked.title}: {', '.join(asked.datasets)}, or a CSV file."
+        raise WrongDataset(f"The data set {dataset} is for {others[0]}, not for {asked.title}.", hint)
+    if asked.labels and set(labels) != set(asked.labels):
+        found = ", ".join(sorted(labels)[:5])
+        raise WrongDataset(f"{asked.title} has the labels {', '.join(asked.labels)}; the data set has {found}.", "Rename its labels.")

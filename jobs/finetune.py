@@ -31,8 +31,8 @@ class RunFolderDamaged(FMError):
 
 
 class Params(BaseModel, extra="forbid"):
-    task: Literal["intent"] = Field("intent", description="What the model is for.")
-    dataset: str = Field("demo", min_length=1, max_length=1000, description="A data set of the catalogue, or the path of a CSV file with the columns text,label; champion: the present model's.")  # noqa: E501  # fmt: skip
+    task: Literal[tuple(tasks.TASKS)] = Field("intent", description="What the model is for.")
+    dataset: str = Field("", title="Data set (empty: the task's demo data)", max_length=1000, description="A data set of the catalogue, or the path of a CSV file with the columns text,label; champion: the present model's; empty: the task's demo data.")  # noqa: E501  # fmt: skip
     recipe: Literal["linear", "contrast", "full", "lora", "champion"] = Field("linear", description="linear: a head on the frozen encoder, minutes. contrast: for few shots, pulls messages of one intent together first. full: tune every layer, the best accuracy. lora: tune small adapters, less memory on a GPU. champion: the present model's.")  # noqa: E501  # fmt: skip
     epochs: int = Field(0, title="Epochs (0: automatic)", ge=0, le=50, description="Passes over the training rows (full, lora); 0: the profile's, or 8 for few shots.")  # noqa: E501  # fmt: skip
     batch: int = Field(0, title="Batch (0: automatic)", ge=0, le=1024, description="Rows a training step (full, lora); 0 takes the profile's.")  # noqa: E501  # fmt: skip
@@ -47,9 +47,14 @@ class Params(BaseModel, extra="forbid"):
 
 
 def prepare(store: Store, params: Params, run_dir: Path) -> None:
-    """Write data/ and settings.json. Raises what the catalogue raises for a data set that is not there or cannot be learnt from."""
+    """Write data/ and settings.json.
+
+    Raises what the catalogue raises for a data set that is not there or cannot be learnt from, and WrongDataset for another task's.
+    """
     params = _resolved(store, params)
-    catalogue.load(params.dataset).save(run_dir / "data")
+    data = catalogue.load(params.dataset)
+    tasks.check_fits(params.task, data.name, data.labels)
+    data.save(run_dir / "data")
     chosen = {"params": params.model_dump(), "base": settings().base_model, "profile": settings().profile}
     (run_dir / "settings.json").write_text(json.dumps(chosen, indent=1), encoding="utf-8")
 
@@ -110,13 +115,14 @@ def _promotion(registry: Registry, version: ModelVersion, params: Params) -> tup
 
 
 def _resolved(store: Store, params: Params) -> Params:
-    """The parameters with the present champion's recipe and data set in place of the word "champion"."""
+    """The parameters with the task's demo data for no data set, and the present champion's choices for the word "champion"."""
+    usual = tasks.task(params.task).default_dataset
     if CHAMPION not in (params.recipe, params.dataset):
-        return params
+        return params.model_copy(update={"dataset": params.dataset or usual})
     champion = Registry(store).champion(params.task)
     before = dict(champion.metrics.get("params") or {}) if champion else {}
     recipe = before.get("recipe", "linear") if params.recipe == CHAMPION else params.recipe
-    dataset = before.get("dataset", tasks.task(params.task).default_dataset) if params.dataset == CHAMPION else params.dataset
+    dataset = before.get("dataset", usual) if params.dataset == CHAMPION else params.dataset or usual
     return params.model_copy(update={"recipe": recipe, "dataset": dataset})
 
 

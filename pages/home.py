@@ -13,10 +13,9 @@ import streamlit as st
 from fmcore import clock, runtime
 from fmcore.data import catalogue
 from fmcore.nouns import FMError, ModelVersion, Run
-from fmcore.tasks import TASKS
+from fmcore.tasks import TASKS, first_run
 from pages import figures, live, ui
 
-FIRST_RUN = {"task": "intent", "dataset": "demo", "recipe": "linear", "fast": True}
 SHOWN = ("accuracy", "macro_f1", "oos.in_scope_accuracy", "oos.recall")
 """Figures of the live model that are shares of held-out messages, and so fit one axis."""
 
@@ -59,7 +58,7 @@ def _live_model(desk: Any, task: str, champion: ModelVersion | None) -> None:
     title = TASKS[task].title
     if champion is None:
         ui.card(title)
-        waiting = any(run.job == "finetune" for run in desk.runs.active())
+        waiting = any(run.job == "finetune" and run.params.get("task") == task for run in desk.runs.active())
         st.markdown("No model is live yet." + (" The first one is being made: see the progress above." if waiting else ""))
         ui.note("A model is live once a run has trained it and it was promoted.")
         return
@@ -129,13 +128,14 @@ def steps(desk: Any, champions: Mapping[str, ModelVersion | None]) -> list[Step]
     """What is worth doing now, most useful first, at most three."""
     champion = champions["intent"]
     busy = any(run.job == "finetune" for run in desk.runs.active())
-    trained = {version.dataset for version in desk.registry.versions("intent")}
-    real = [d for d in catalogue.datasets() if not d.synthetic]
+    trained = {version.dataset for version in desk.registry.versions()}
+    real = [d for d in catalogue.datasets(use="classify") if not d.synthetic]
     here = [d for d in real if d.state != "missing"]
     todo: list[Step] = []
-    if champion is None and not busy:
-        why = "About a minute on two cores; the demo messages are built in."
-        todo.append(Step("Train a first model", why, "Train", lambda: _train(desk)))
+    bare = next((task for task, live_now in champions.items() if live_now is None), None)
+    if bare is not None and not busy:
+        why = f"{TASKS[bare].title}: about a minute on two cores; the demo texts are built in."
+        todo.append(Step("Train a first model", why, "Train", lambda: _train(desk, bare)))
     if champion is not None and desk.engine.info("intent")["warning"]:
         why = "The live version is refused: roll back, promote another, or train again."
         todo.append(Step("Make a model answer again", why, "Open", lambda: st.switch_page("models.py")))
@@ -148,7 +148,8 @@ def steps(desk: Any, champions: Mapping[str, ModelVersion | None]) -> list[Step]
             why = f"{len(fresh)} newer than the live one; the gate's verdict is there."
             todo.append(Step("Review a candidate", why, "Review", lambda: st.switch_page("models.py")))
     if real and not here:
-        why = f"{real[0].title}: {real[0].size}, {real[0].licence}."
+        first = next(d for d in real if d.name in catalogue.DOWNLOADABLE)
+        why = f"{first.title}: {first.size}, {first.licence}."
         todo.append(Step("Fetch real data", why, "Open", lambda: st.switch_page("data.py")))
     untrained = [d for d in here if d.name not in trained]
     if untrained and not busy:
@@ -157,9 +158,9 @@ def steps(desk: Any, champions: Mapping[str, ModelVersion | None]) -> list[Step]
     return todo[:3]
 
 
-def _train(desk: Any) -> None:
+def _train(desk: Any, task: str) -> None:
     try:
-        desk.runs.request("finetune", FIRST_RUN)
+        desk.runs.request("finetune", first_run(task))
     except FMError as error:
         ui.refusal(error)
         return

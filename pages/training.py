@@ -106,7 +106,7 @@ def _new_run(desk: Any) -> None:
         job = next(j for j in jobs if j.name == name)
         st.markdown(f":gray[{ui.esc(job.summary)}]")
         with st.form(f"start-{job.name}", border=False):
-            suggestions = {"dataset": [d.name for d in catalogue.datasets() if d.state != "missing"]}
+            suggestions = {"dataset": [d.name for d in catalogue.datasets(use="classify") if d.state != "missing"]}
             values, slots = forms.draw(job.params, key=f"start-{job.name}", suggestions=suggestions)
             sent = st.form_submit_button("Start the run", type="primary", icon=":material/play_arrow:")
         if sent:
@@ -268,7 +268,11 @@ def _details(desk: Any, run: Run) -> None:
     if run.is_over:
         live.strip(run, metrics)
     if version := run.result.get("version"):
-        st.page_link("models.py", label=f"Look at version {ui.esc(version)}", query_params={"model": version})
+        st.page_link(
+            "models.py",
+            label=f"Look at version {ui.esc(version)}",
+            query_params={"task": run.result.get("task", "intent"), "model": version},
+        )
     if len(metrics) and run.is_over:
         live.curves(metrics, key=f"past-{run.id}", everything=True)
     settings, result = ui.split(1, 1, border=False)

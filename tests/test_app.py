@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 import app
 from fmcore import config, runtime
 from fmcore.config import settings
+from fmcore.tasks import TASKS
 from jobs import JOBS
 
 ROOT = Path(app.__file__).resolve().parent
@@ -147,10 +148,27 @@ def test_a_desk_without_models_asks_for_its_first_one_once(monkeypatch):
     config.settings.cache_clear()
     desk = runtime.start(settings(), JOBS)
     try:
-        app.first_launch(desk)
-        app.first_launch(desk)
+        assert app.first_launch(desk) == ("sentiment", "topic")
+        assert app.first_launch(desk) == ("sentiment", "topic")
         (run,) = desk.runs.active()
         assert (run.job, run.trigger, run.params["dataset"], run.params["recipe"]) == ("finetune", "first launch", "demo", "linear")
+    finally:
+        runtime.stop()
+
+
+def test_the_first_models_of_the_other_tasks_are_asked_for_as_the_queue_empties(monkeypatch):
+    monkeypatch.setenv("FM_BOOTSTRAP", "true")
+    config.settings.cache_clear()
+    desk = runtime.start(settings(), JOBS)
+    try:
+        waiting, asked = app.first_launch(desk), []
+        for _ in TASKS:
+            (run,) = desk.runs.active()
+            asked.append((run.params["task"], run.params["dataset"]))
+            desk.runs.cancel(run.id, by="a test")
+            waiting = app.first_launch(desk, waiting)
+        assert asked == [("intent", "demo"), ("sentiment", "demo_sentiment"), ("topic", "demo_topic")]
+        assert waiting == () and desk.runs.active() == []
     finally:
         runtime.stop()
 
