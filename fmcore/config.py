@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     base_model: str = Field("minilm", description="Foundation model: minilm (the bundled package), a Hugging Face hub id, or a folder.")
     threads: int = Field(0, ge=0, description="CPU threads a training child may use; 0 means one less than the machine has.")
     bootstrap: bool = Field(True, description="Train a first model on the demo data when the desk starts with none.")
+    allow_private_targets: bool = Field(False, description="Let notifications go to addresses that are not on the open internet.")
     secret_api_token: SecretStr | None = Field(None, description="Token every API request must bear; needed beyond this machine.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much the log says.")
 

@@ -239,6 +239,15 @@ def ask(
         return
 
 
+def check_url(url: str, *, allow_private: bool = False) -> None:
+    """Raises Refused where a request to this address would be refused now; a name that nobody knows at the moment passes."""
+    try:
+        with contextlib.suppress(Offline):
+            vetted(httpx.URL(url), allow_private=allow_private)
+    except httpx.InvalidURL as error:
+        raise Refused(f"{url[:200]!r} is not an address.", "Check it.") from error
+
+
 def vetted(at: httpx.URL, *, allow_private: bool) -> list[str]:
     """The addresses of a URL's host, all of them public. Raises Refused, or Offline when the name is not known."""
     if at.scheme not in ("http", "https") or not at.host or at.userinfo:
