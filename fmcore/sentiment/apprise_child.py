@@ -97,7 +97,7 @@ def _sent(service: Any, message: dict[str, str], said: _Said, *, allow_private: 
             ok = service.notify(title=message["title"], body=message["text"], notify_type=MOODS[message["mood"]], body_format="text")
         except Exception as error:  # noqa: BLE001  a plug-in may raise anything; the other messages must not suffer
             return {"ok": False, "permanent": False, "reason": f"The service's plug-in failed ({type(error).__name__})."}
-    if ok:
+    if ok and not guard.timed_out:  # an answer that was cut off may look like a whole one
         return {"ok": True, "permanent": False, "reason": ""}
     if guard.timed_out:
         return {"ok": False, "permanent": False, "reason": f"It did not take the message within {deadline_s:.0f} s."}

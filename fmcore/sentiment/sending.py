@@ -67,7 +67,7 @@ def check_address(kind: str, address: str, *, allow_private: bool) -> str:
 
     A first look only: the address is judged again at each connection, whatever its name resolves to then.
     """
-    if len(address) > 2000 or not address.isprintable() or address != address.strip():
+    if len(address) > 2000 or not address.isprintable() or any(character.isspace() for character in address):
         raise BadChannel("That is not an address.", "Give it without blanks, in at most 2,000 characters.")
     if kind == "webhook":
         try:
