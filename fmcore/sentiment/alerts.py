@@ -38,7 +38,7 @@ from fmcore.sentiment.inbox import (
     strip,
     summary,
 )
-from fmcore.sentiment.passes import Detector, Passes, of_dimension
+from fmcore.sentiment.passes import Detector, of_dimension, readings, settings_of
 from fmcore.sentiment.rules import (
     BadRule,
     BadSilence,
@@ -86,12 +86,12 @@ def evaluate(store: Store, *, now: dt.datetime | None = None, detector: Detector
     detector: what reads the counts, for tests; see surge.py.
     """
     moment = now or clock.now()
-    done, passes = Evaluated(), Passes(store, detector=detector)
+    done = Evaluated()
     for one in sorted(rules(store), key=lambda r: ORDER.index(r.dimension)):  # who inhibits comes before who is inhibited
         done.n_rules += 1
         try:
             mark = transitions.read_mark(store, one.id)
-            outcome = _missing(store, one, mark, moment) if one.dimension == "source" else _news(store, one, mark, moment, passes)
+            outcome = _missing(store, one, mark, moment) if one.dimension == "source" else _news(store, one, mark, moment, detector)
             transitions.write(store, one, mark, outcome, moment, done)
         except transitions.Overtaken as other:
             log.info("rule %s: %s", one.id, other)
@@ -117,7 +117,7 @@ def explain(store: Store, alert_id: str) -> Mapping[str, Any]:
     )
 
 
-def _news(store: Store, rule: Rule, mark: Mark, moment: dt.datetime, passes: Passes) -> Outcome:
+def _news(store: Store, rule: Rule, mark: Mark, moment: dt.datetime, detector: Detector) -> Outcome:
     """A rule's turn over the buckets that closed since its mark."""
     span = _closed(store, rule, mark, moment)
     if span is None:
@@ -125,12 +125,12 @@ def _news(store: Store, rule: Rule, mark: Mark, moment: dt.datetime, passes: Pas
     start, end = span
     if not rule.enabled:
         return Outcome(end, {}, [Change("resolved", end, held) for held in mark.held.values() if held.firing])
-    held, changes, points, buckets = dict(mark.held), [], [], passes.over(rule, start, end)
-    for bucket in buckets:
+    held, changes, points = dict(mark.held), [], []
+    for bucket in readings(store, settings_of(rule), start, end, detector=detector):
         held, changed = step(rule, held, bucket.at, of_dimension(rule, bucket), silent=bucket.silent)
         changes += changed
         points += [(bucket.at, o) for o in held.values() if o.n_hot and not bucket.silent]
-    return Outcome(end, held, changes, points, len(buckets))
+    return Outcome(end, held, changes, points, (end - start) // dt.timedelta(seconds=rule.bucket_s))
 
 
 def _closed(store: Store, rule: Rule, mark: Mark, moment: dt.datetime) -> tuple[dt.datetime, dt.datetime] | None:

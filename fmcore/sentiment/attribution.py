@@ -111,8 +111,9 @@ def stories(store: Store, dimension: str, key: str, start: dt.datetime, end: dt.
                 ORDER BY published_at, document_id LIMIT {MAX_STORIES}),
             sizes AS (SELECT story_id, count(*) AS n FROM articles WHERE story_id IN (SELECT story_id FROM led) AND published_at < ?
                 GROUP BY story_id)
-        SELECT led.*, d.url, d.title, d.body[:500] AS body, sizes.n FROM led LEFT JOIN documents d ON d.id = led.document_id
-        JOIN sizes USING (story_id) ORDER BY led.published_at, led.document_id""",
+        SELECT led.*, d.url, d.title, d.body[:500] AS body, sizes.n FROM led JOIN sizes USING (story_id)
+        LEFT JOIN documents d ON d.id = led.document_id AND d.published_at = led.published_at
+        ORDER BY led.published_at, led.document_id""",
         *span, *params, span[1],
     )
     return [
@@ -197,8 +198,9 @@ def _term_weights(store: Store, counted: Sequence[Story], start: dt.datetime) ->
     if not counted:
         return {}
     rows = store.rows(
-        f"""SELECT d.title || ' ' || d.body[:500] AS text FROM (SELECT document_id FROM articles WHERE leads AND published_at < ?
-            AND published_at >= ? ORDER BY published_at DESC LIMIT {N_BACKGROUND}) a JOIN documents d ON d.id = a.document_id""",
+        f"""SELECT d.title || ' ' || d.body[:500] AS text FROM (SELECT document_id, published_at FROM articles WHERE leads
+            AND published_at < ? AND published_at >= ? ORDER BY published_at DESC, document_id LIMIT {N_BACKGROUND}) a
+            JOIN documents d ON d.id = a.document_id AND d.published_at = a.published_at""",
         clock.to_store(start), clock.to_store(start - USUAL),
     )
     usual = Counter(term for row in rows for term in _terms(row["text"]))

@@ -30,7 +30,7 @@ seen AS (
 of_ticker AS (SELECT seen.* EXCLUDE (tickers), t.ticker FROM seen, unnest(tickers) AS t(ticker)),
 keyed AS (
     SELECT bucket, 'all:' AS key, source, leads, negative, net FROM seen
-    UNION ALL SELECT bucket, 'topic:' || topic, source, leads, negative, net FROM seen WHERE topic <> ''
+    UNION ALL SELECT bucket, 'topic:' || topic, source, leads, negative, net FROM seen WHERE topic NOT IN ('', 'unknown')
     UNION ALL SELECT bucket, 'ticker:' || ticker, source, leads, negative, net FROM of_ticker WHERE ticker <> ''
     UNION ALL SELECT DISTINCT ON (document_id, sector) bucket, 'sector:' || sector, source, leads, negative, net
         FROM of_ticker JOIN sectors USING (ticker))
@@ -94,7 +94,8 @@ def first_incomplete(
     Documents seen before seen_since wait no longer: what could not be scored for so long must not hold up the rest.
     """
     sql = """SELECT time_bucket(to_seconds(?), d.published_at, TIMESTAMP '1970-01-01') AS bucket
-        FROM documents d LEFT JOIN articles a ON a.document_id = d.id WHERE d.published_at >= ? AND d.published_at < ?
+        FROM documents d LEFT JOIN articles a ON a.document_id = d.id AND a.published_at = d.published_at
+        WHERE d.published_at >= ? AND d.published_at < ?
         GROUP BY bucket HAVING count(*) FILTER (WHERE a.document_id IS NULL AND d.seen_at >= ?) > ? * count(*) ORDER BY bucket LIMIT 1"""
     rows = store.rows(sql, bucket_s, clock.to_store(start), clock.to_store(end), clock.to_store(seen_since), share)
     return clock.from_store(rows[0]["bucket"]) if rows else None

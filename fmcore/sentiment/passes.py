@@ -1,26 +1,35 @@
 """The detector over the stored past: readings of any span, the same ones whoever asks and whenever.
 
 The detector keeps no state on disk, so a span is replayed. Where a replay begins would show in its readings, so it begins at fixed
-moments: time is cut into blocks, and every bucket of a block is read by a detector that started WARM before that block. The engine,
-a backtest and a restarted desk therefore see equal readings on equal counts.
+moments: time is cut into blocks, and every bucket of a block is read by a detector that started so many days before that block. The
+engine, a backtest and a restarted desk therefore see equal readings on equal news.
+
+A replay is kept in memory and goes on where it stood, as long as a checksum over the news behind it says that they are the same.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import itertools
+import threading
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from fmcore import clock
+from fmcore.data import tickers
 from fmcore.nouns import Reading, Rule
 from fmcore.sentiment import counts as counting
 from fmcore.sentiment.surge import Surge, SurgeSettings
 from fmcore.store.store import Store
 
 Detector = Callable[[SurgeSettings], Any]
-DAY = dt.timedelta(days=1)
 SPANS = {300: (14, 7), 900: (14, 7), 3600: (28, 28), 6 * 3600: (84, 84), 86_400: (168, 168)}
 """Seconds a bucket -> (days the detector runs before a block, days of a block)."""
+KEPT = 32
+"""Replays kept in memory, a store: those used last."""
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -33,6 +42,16 @@ class Bucket:
     silent: bool
 
 
+@dataclass
+class _Replay:
+    """One detector in one block: how far it is, what it read on the way, and the checksum of the news that it has seen."""
+
+    detector: Any
+    until: dt.datetime
+    checksum: tuple[Any, ...] = ()
+    buckets: list[Bucket] = field(default_factory=list)
+
+
 def settings_of(rule: Rule) -> SurgeSettings:
     """The detector of a rule. Persistence is counted by states.py, where it can be seen as "pending"."""
     return SurgeSettings(sensitivity=rule.sensitivity, floor=rule.floor, for_buckets=1, bucket_s=rule.bucket_s)
@@ -42,39 +61,57 @@ def readings(
     store: Store, settings: SurgeSettings, start: dt.datetime, end: dt.datetime, *, detector: Detector = Surge
 ) -> Iterator[Bucket]:
     """Every bucket that starts in start <= at < end, in order."""
-    warm, block = (dt.timedelta(days=days) for days in SPANS[settings.bucket_s])
+    block = dt.timedelta(days=SPANS[settings.bucket_s][1])
     at = start
     while at < end:
         block_start = _EPOCH + ((at - _EPOCH) // block) * block
         until = min(end, block_start + block)
-        surge = detector(settings)
-        for bucket_at, counts in counting.counts(store, block_start - warm, until, bucket_s=settings.bucket_s):
-            found = surge.update(bucket_at, counts)
-            if bucket_at >= at:
-                fires = {key: reading for key, reading in found.items() if reading.fires}
-                yield Bucket(bucket_at, fires, counts[counting.ALL].n_articles == 0)
+        for bucket in _block(store, settings, block_start, until, detector):
+            if at <= bucket.at < until:
+                yield bucket
         at = until
-
-
-class Passes:
-    """Readings shared by the rules of one evaluation: one pass of the detector for rules of equal settings."""
-
-    def __init__(self, store: Store, *, detector: Detector = Surge):
-        self._store, self._detector = store, detector
-        self._known: dict[SurgeSettings, tuple[dt.datetime, dt.datetime, list[Bucket]]] = {}
-
-    def over(self, rule: Rule, start: dt.datetime, end: dt.datetime) -> list[Bucket]:
-        """The buckets of a rule from start until before end."""
-        settings = settings_of(rule)
-        have = self._known.get(settings)
-        if have is None or start < have[0] or end > have[1]:
-            low, high = (min(start, have[0]), max(end, have[1])) if have else (start, end)
-            have = (low, high, list(readings(self._store, settings, low, high, detector=self._detector)))
-            self._known[settings] = have
-        return [bucket for bucket in have[2] if start <= bucket.at < end]
 
 
 def of_dimension(rule: Rule, bucket: Bucket) -> dict[str, Reading]:
     """A bucket's readings that a rule looks at, by name without the dimension."""
     prefix = f"{rule.dimension}:"
     return {key.removeprefix(prefix): reading for key, reading in bucket.readings.items() if key.startswith(prefix)}
+
+
+# --- replays in memory
+
+_kept: weakref.WeakKeyDictionary[Store, OrderedDict[tuple, _Replay]] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def _block(store: Store, settings: SurgeSettings, block_start: dt.datetime, until: dt.datetime, detector: Detector) -> list[Bucket]:
+    """The buckets of a block until a moment at least, read anew or from where an earlier replay of the same news stands."""
+    first = block_start - dt.timedelta(days=SPANS[settings.bucket_s][0])
+    with _lock:  # one at a time: a replay has no copy, and the processor is shared with the pages
+        replays = _kept.setdefault(store, OrderedDict())
+        key = (settings, block_start, detector)
+        replay = replays.pop(key, None)
+        if replay is None or replay.checksum != _checksum(store, first, replay.until):
+            replay = _Replay(detector(settings), first)
+        if replay.until < until:
+            for bucket_at, counts in itertools.dropwhile(
+                lambda pair: pair[0] < replay.until, counting.counts(store, first, until, bucket_s=settings.bucket_s)
+            ):
+                found = replay.detector.update(bucket_at, counts)
+                fires = {key: reading for key, reading in found.items() if reading.fires}
+                if bucket_at >= block_start:
+                    replay.buckets.append(Bucket(bucket_at, fires, counts[counting.ALL].n_articles == 0))
+            replay.until = until
+            replay.checksum = _checksum(store, first, until)
+        replays[key] = replay
+        while len(replays) > KEPT:
+            replays.popitem(last=False)
+        return list(replay.buckets)
+
+
+def _checksum(store: Store, start: dt.datetime, end: dt.datetime) -> tuple[Any, ...]:
+    """What tells the counted news of a span from any other; the list of sectors has a part in the counts."""
+    row = store.rows(
+        """SELECT count(*) AS n, bit_xor(hash(document_id, published_at, source, tickers, topic, leads, sentiment, net)) AS sum
+        FROM articles WHERE published_at >= ? AND published_at < ?""", clock.to_store(start), clock.to_store(end))[0]
+    return row["n"], row["sum"], id(tickers.book())
