@@ -12,6 +12,7 @@ from fmcore.models.classifier import Classifier
 from fmcore.models.registry import Registry
 from fmcore.nouns import Cancelled
 from fmcore.store.store import Store
+from fmcore.tasks import WrongDataset
 from jobs import finetune
 from tests.tiny_encoder import TOPICS, frame, save_tiny_encoder
 
@@ -154,6 +155,20 @@ def test_the_linear_recipe_runs_through_the_same_job(store, trained):
 def test_a_data_set_that_does_not_exist_is_refused_before_any_work(store, tmp_path):
     with pytest.raises(UnknownDataset):
         finetune.prepare(store, finetune.Params(dataset="no-such-set"), tmp_path)
+
+
+@pytest.mark.parametrize(("task", "dataset"), [("intent", "demo"), ("sentiment", "demo_sentiment"), ("topic", "demo_topic")])
+def test_a_run_without_a_data_set_takes_the_demo_data_of_its_task(store, task, dataset):
+    folder = run_dir(store, f"run-{task}", task=task)
+    assert json.loads((folder / "settings.json").read_text())["params"]["dataset"] == dataset
+    assert json.loads((folder / "data" / "data.json").read_text())["name"] == dataset
+
+
+def test_a_data_set_of_another_task_is_refused_before_any_work(store, tmp_path, messages):
+    for task, dataset in (("sentiment", "demo"), ("intent", "demo_topic"), ("sentiment", messages)):
+        with pytest.raises(WrongDataset):
+            finetune.prepare(store, finetune.Params(task=task, dataset=dataset), tmp_path)
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_run_folder_without_its_settings_is_a_clear_error(tmp_path):
