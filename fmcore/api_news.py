@@ -5,6 +5,7 @@ Owns the shape of these requests and answers. Never touches a table or a model i
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Annotated, Any, Literal
 
@@ -15,8 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from fmcore import runtime
-from fmcore.nouns import Filters
-from fmcore.sentiment import index
+from fmcore.nouns import Filters, Rule, Silence
+from fmcore.sentiment import alerts, index
 from fmcore.store.store import Store
 
 router = APIRouter(tags=["news"])
@@ -90,3 +91,111 @@ def _store() -> Store:
 
 
 # --- alerts (owner: sentiment/alerts.py)
+
+
+class AckBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    by: str = Field("api", min_length=1, max_length=80, description="Who is at it.")
+    note: str = Field("", max_length=300)
+
+
+class SilenceBody(BaseModel):
+    """An empty matcher matches everything. starts_at <= t < ends_at, both with a zone."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rule_id: str = Field("", max_length=80)
+    dimension: str = Field("", max_length=20)
+    key: str = Field("", max_length=80)
+    starts_at: AwareDatetime
+    ends_at: AwareDatetime
+    by: str = Field("api", min_length=1, max_length=80)
+    reason: str = Field(min_length=1, max_length=300)
+
+
+class RuleBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(max_length=80)
+    title: str = Field(max_length=120)
+    dimension: str = Field(max_length=20)
+    keys: list[str] = Field(default=[], max_length=500)
+    kinds: list[str] = Field(max_length=5)
+    severity: str = Field(max_length=20)
+    bucket_s: int = 3600
+    sensitivity: float = 0.5
+    floor: int = 5
+    for_buckets: int = 1
+    keep_firing_buckets: int = 3
+    enabled: bool = True
+
+
+State = Literal["pending", "firing", "resolved", "no data", "error"]
+
+
+@router.get("/alerts")
+def list_alerts(
+    state: Annotated[list[State] | None, Query(max_length=5)] = None, rule: Annotated[str, Query(max_length=80)] = "",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+) -> dict[str, Any]:
+    """The inbox: the most severe first, then the newest; open alerts where no state is asked for."""
+    found = alerts.inbox(_store(), states=state or alerts.OPEN, rule_id=rule, limit=limit)
+    return {"summary": alerts.summary(_store()), "alerts": [{k: v for k, v in _fields(a).items() if k != "why"} for a in found]}
+
+
+@router.get("/alerts/{alert_id}")
+def get_alert(alert_id: str) -> dict[str, Any]:
+    """One alert with why it fired (the exact split of its excess), what happened to it, and the buckets that fired."""
+    store = _store()
+    found = alerts.alert(store, alert_id)
+    marked = alerts.points(store, alert_id).to_dict("records")
+    return {**_fields(found), "why": dict(alerts.explain(store, alert_id)), "history": alerts.history(store, alert_id), "points": marked}
+
+
+@router.post("/alerts/{alert_id}/ack")
+def ack_alert(alert_id: str, body: AckBody) -> dict[str, Any]:
+    """Acknowledge an alert; it ends by itself when the alert does."""
+    return _fields(alerts.ack(_store(), alert_id, by=body.by, note=body.note))
+
+
+@router.get("/silences")
+def list_silences() -> dict[str, Any]:
+    """All silences, expired ones included."""
+    return {"silences": [_fields(s) for s in alerts.silences(_store())]}
+
+
+@router.post("/silences", status_code=201)
+def add_silence(body: SilenceBody) -> dict[str, Any]:
+    """Keep matching alerts quiet, from the start to just before the end."""
+    return _fields(alerts.silence(_store(), **body.model_dump()))
+
+
+@router.post("/silences/preview")
+def preview_silence(body: SilenceBody) -> dict[str, Any]:
+    """What a silence would have muted of the last 30 days' notifications; nothing is saved."""
+    muted = alerts.preview_silence(_store(), Silence(id="", **body.model_dump()))
+    return {"alerts": [{k: v for k, v in _fields(a).items() if k != "why"} for a in muted]}
+
+
+@router.delete("/silences/{silence_id}")
+def end_silence(silence_id: str) -> dict[str, Any]:
+    """End a silence now."""
+    return _fields(alerts.end_silence(_store(), silence_id, by="api"))
+
+
+@router.get("/rules")
+def list_rules() -> dict[str, Any]:
+    """All rules, switched-off ones included."""
+    return {"rules": [_fields(r) for r in alerts.rules(_store())]}
+
+
+@router.post("/rules", status_code=201)
+def save_rule(body: RuleBody) -> dict[str, Any]:
+    """Save a rule, new or changed."""
+    values = body.model_dump() | {"keys": tuple(body.keys), "kinds": tuple(body.kinds)}
+    return _fields(alerts.save_rule(_store(), Rule(**values), by="api"))
+
+
+def _fields(thing: Any) -> dict[str, Any]:
+    return {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from jobs import deliver, fetch, finetune, maintain, score
+from jobs import alerts, deliver, fetch, finetune, maintain, score
 
-JOBS = {job.name: job for job in (finetune.JOB, fetch.JOB, maintain.JOB, deliver.JOB, score.JOB)}
+JOBS = {job.name: job for job in (finetune.JOB, fetch.JOB, maintain.JOB, deliver.JOB, score.JOB, alerts.JOB)}

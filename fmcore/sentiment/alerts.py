@@ -60,13 +60,15 @@ from fmcore.sentiment.transitions import Evaluated, Mark, Outcome
 from fmcore.store.store import Store
 
 __all__ = [
-    "OPEN", "BadRule", "BadSilence", "Evaluated", "Group", "NotPossible", "UnknownAlert", "UnknownRule", "UnknownSilence", "ack", "alert",
-    "change_silence", "end_silence", "evaluate", "explain", "groups", "history", "inbox", "points", "preview_silence", "rule",
-    "rule_history", "rules", "save_rule", "silence", "silences", "strip", "summary", "switch",
+    "BAD", "OPEN", "UNKNOWN", "BadRule", "BadSilence", "Evaluated", "Group", "NotPossible", "UnknownAlert", "UnknownRule",
+    "UnknownSilence", "ack", "alert", "change_silence", "end_silence", "evaluate", "explain", "groups", "history", "inbox", "points",
+    "preview_silence", "rule", "rule_history", "rules", "save_rule", "silence", "silences", "strip", "summary", "switch",
 ]
 
 log = logging.getLogger("fm.alerts")
 
+UNKNOWN, BAD = (UnknownAlert, UnknownRule, UnknownSilence), (BadRule, BadSilence)
+"""The refusals of what is not there, and of what cannot be saved."""
 GRACE = dt.timedelta(minutes=3)
 """A bucket is closed this long after its end: what was published in it has been fetched and scored by then."""
 HOLD = dt.timedelta(hours=6)
