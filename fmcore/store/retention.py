@@ -8,7 +8,15 @@ from collections.abc import Collection, Mapping
 from fmcore import clock
 from fmcore.store.store import Store
 
-AGE_COLUMN = {"run_metrics": "noted_at", "predictions": "noted_at", "missed_slots": "noted_at", "source_checks": "checked_at"}
+AGE_COLUMN = {
+    "run_metrics": "noted_at",
+    "predictions": "noted_at",
+    "missed_slots": "noted_at",
+    "source_checks": "checked_at",
+    "outbox": "created_at",
+    "bundles": "made_at",
+    "deliveries": "tried_at",
+}
 """The tables that may be pruned, and the column that says how old a row is. Runs, models and the audit are kept for good."""
 
 

@@ -351,11 +351,11 @@ def test_the_guard_stops_other_ports_programs_and_files(tmp_path):
     (tmp_path / "allowed" / "file").write_text("x")
     (tmp_path / "allowed" / "link").symlink_to(tmp_path / "secret")
     more = {"read_only": (tmp_path / "allowed",)}
-    guarded(lambda: open(tmp_path / "secret"), **more)
-    guarded(lambda: open(tmp_path / "allowed" / "link"), **more)
-    guarded(lambda: open(tmp_path / "allowed" / "new", "w"), **more)
+    guarded((tmp_path / "secret").read_text, **more)
+    guarded((tmp_path / "allowed" / "link").read_text, **more)
+    guarded(lambda: (tmp_path / "allowed" / "new").write_text("x"), **more)
     with guard.Guard(allow_private=False, **more):
-        assert open(tmp_path / "allowed" / "file").read() == "x"
+        assert (tmp_path / "allowed" / "file").read_text() == "x"
 
 
 def test_the_guard_stands_over_its_own_thread_only_and_is_gone_afterwards(canary):
