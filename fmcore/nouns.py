@@ -226,13 +226,17 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Task:
-    """What a model can be asked: one line in fmcore/tasks.py. labels: the only ones there may be; empty: what its data set has."""
+    """What a model can be asked: one line in fmcore/tasks.py. labels: the only ones there may be; empty: what its data set has.
+
+    lexical: words and word parts may stand beside the embedding, which loses which way a sentence points.
+    """
 
     name: str
     title: str
     default_dataset: str
     datasets: tuple[str, ...]
     labels: tuple[str, ...] = ()
+    lexical: bool = False
 
 
 # ---------------------------------------------------------------- news, trends, alerts

@@ -12,8 +12,8 @@ TASKS = {
     task.name: task
     for task in (
         Task("intent", "Customer-service intent", "demo", ("demo", "banking77", "clinc150")),
-        Task("sentiment", "News sentiment", "demo_sentiment", ("demo_sentiment", "financial_phrasebank"), SENTIMENTS),
-        Task("topic", "News topic", "demo_topic", ("demo_topic", "twitter_financial_topic")),
+        Task("sentiment", "News sentiment", "demo_sentiment", ("demo_sentiment", "financial_phrasebank"), SENTIMENTS, lexical=True),
+        Task("topic", "News topic", "demo_topic", ("demo_topic", "twitter_financial_topic"), lexical=True),
     )
 }
 

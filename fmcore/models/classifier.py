@@ -1,4 +1,5 @@
-"""The classifier as served: an embedding function, a head, a temperature, an out-of-scope score and a conformal set.
+"""The classifier as served: an embedding function, a head, lexical scores beside it where they help, a temperature, an out-of-scope
+score and a conformal set.
 
 Reads JSON, safetensors, ONNX and tokenizer.json only, and never imports torch. Immutable: teaching and refitting make a new one.
 Whether a folder may be trusted (MANIFEST.json) is registry.py's question, asked before `load`.
@@ -18,6 +19,7 @@ import pandas as pd
 from fmcore import text
 from fmcore.models.calibration import COVERAGE, conformal_set, softmax
 from fmcore.models.heads import Head
+from fmcore.models.lexical import Lexical
 from fmcore.models.novelty import Novelty, strangest_part
 from fmcore.models.served_encoder import ServedEncoder
 from fmcore.nouns import FMError, Prediction
@@ -26,6 +28,8 @@ Embed = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
 """texts -> (float32 embeddings of length 1, truncated flags)."""
 
 FORMAT = 1
+LEXICAL_FORMAT = 2
+"""That of a folder with lexical scores: an FM Desk that does not know them must not read it and leave them out."""
 HELDOUT_COLUMNS = ["text_hash", "label", "predicted", "score", "novelty", "in_scope"]
 
 
@@ -35,11 +39,16 @@ class BadModel(FMError):
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Embedded labelled rows. labels may hold "oos" in validation and test; hashes are text_hash of the texts."""
+    """Embedded labelled rows. labels may hold "oos" in validation and test; hashes are text_hash of the texts.
+
+    texts are there while fitting only, and never saved; lexical are the lexical scores of the texts, float32 (n, classes).
+    """
 
     embeddings: np.ndarray
     labels: np.ndarray
     hashes: tuple[str, ...] = ()
+    texts: tuple[str, ...] | None = None
+    lexical: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,7 +61,7 @@ class Classifier:
     reference: every in-scope row the head was fitted on. heldout: the test rows; heldout_seen: the reference rows that are also
     held-out ones (a final refit may use them), as a mask over reference. heldout_table: the predictions on the held-out rows that
     the reported metrics rest on, made before any refit on them; heldout_scores: the calibrated scores behind them, None when there
-    was no such refit.
+    was no such refit. lexical, where there is one, adds lexical_weight times its scores to the head's, before the temperature.
     """
 
     labels: tuple[str, ...]
@@ -70,6 +79,8 @@ class Classifier:
     embedder: Embed | None = None
     version: str = "unsaved"
     heldout_scores: np.ndarray | None = None
+    lexical: Lexical | None = None
+    lexical_weight: float = 0.0
 
     def with_embedder(self, embed: Embed, *, version: str | None = None) -> Classifier:
         """The same classifier with something to embed texts by."""
@@ -87,23 +98,40 @@ class Classifier:
             return []
         embeddings, truncated = self.embed(texts)
         wordless = np.array([not any(c.isalnum() for c in text.clean(t)[0]) for t in texts])
-        return self.decide(embeddings, truncated=truncated, wordless=wordless)
+        return self.decide(embeddings, lexical=self.lexical_scores(texts), truncated=truncated, wordless=wordless)
 
-    def scale(self, embeddings: np.ndarray) -> np.ndarray:
-        """Calibrated scores: softmax of them gives the probabilities, their log-sum-exp the energy."""
-        return self.head.scores(embeddings) / np.float32(self.temperature)
+    def lexical_scores(self, texts: Sequence[str]) -> np.ndarray | None:
+        """The lexical scores of texts; None for a classifier without that part."""
+        return None if self.lexical is None else self.lexical.scores([text.clean(t)[0] if not isinstance(t, str) else t for t in texts])
 
-    def probabilities(self, embeddings: np.ndarray) -> np.ndarray:
+    def scale(self, embeddings: np.ndarray, *, lexical: np.ndarray | None = None) -> np.ndarray:
+        """Calibrated scores: softmax of them gives the probabilities, their log-sum-exp the energy.
+
+        lexical: the rows' lexical scores, which a classifier with that part must have. A class that was taught later has none.
+        """
+        scores = self.head.scores(embeddings)
+        if self.lexical is not None:
+            if lexical is None:
+                raise BadModel("This classifier needs the texts' lexical scores beside their embeddings.", "Ask it for texts instead.")
+            scores[:, : lexical.shape[1]] += np.float32(self.lexical_weight) * lexical
+        return scores / np.float32(self.temperature)
+
+    def probabilities(self, embeddings: np.ndarray, *, lexical: np.ndarray | None = None) -> np.ndarray:
         """float64 (n, labels): calibrated, rows sum to 1."""
-        return softmax(self.scale(embeddings), temperature=1.0)
+        return softmax(self.scale(embeddings, lexical=lexical), temperature=1.0)
 
     def decide(
-        self, embeddings: np.ndarray, *, truncated: np.ndarray | None = None, wordless: np.ndarray | None = None
+        self,
+        embeddings: np.ndarray,
+        *,
+        lexical: np.ndarray | None = None,
+        truncated: np.ndarray | None = None,
+        wordless: np.ndarray | None = None,
     ) -> list[Prediction]:
-        """Predictions from embeddings."""
+        """Predictions from embeddings, and lexical scores where the classifier has that part."""
         if not len(embeddings):
             return []
-        scores = self.scale(embeddings)
+        scores = self.scale(embeddings, lexical=lexical)
         probabilities = softmax(scores, temperature=1.0)
         parts = self.novelty.parts(embeddings, scores)
         novelty = self.novelty.score(embeddings, scores)
@@ -130,15 +158,20 @@ class Classifier:
         }  # fmt: skip
         if self.heldout_scores is not None:
             heldout["scores"] = self.heldout_scores
+        if self.lexical is not None:
+            self.lexical.save(folder)
+            reference["lexical"], heldout["lexical"] = self.reference.lexical, self.heldout.lexical
         files = {"head": dict(self.head.arrays), "novelty": self.novelty.tensors(), "reference": reference, "heldout": heldout}
         for name, tensors in files.items():
             save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / f"{name}.safetensors")
         self.heldout_table[HELDOUT_COLUMNS].to_parquet(folder / "heldout.parquet", index=False)
         facts = {
-            "format": FORMAT, "labels": list(self.labels), "temperature": self.temperature, "threshold": self.threshold,
-            "least_probability": self.least_probability, "coverage": self.coverage,
-            "head": {"kind": self.head.kind, "settings": dict(self.head.settings)}, "info": dict(self.info),
+            "format": FORMAT if self.lexical is None else LEXICAL_FORMAT, "labels": list(self.labels),
+            "temperature": self.temperature, "threshold": self.threshold, "least_probability": self.least_probability,
+            "coverage": self.coverage, "head": {"kind": self.head.kind, "settings": dict(self.head.settings)}, "info": dict(self.info),
         }  # fmt: skip
+        if self.lexical is not None:
+            facts["lexical_weight"] = self.lexical_weight
         (folder / "model.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
 
     @classmethod
@@ -169,8 +202,9 @@ class Classifier:
         from safetensors.numpy import load_file
 
         facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
-            raise BadModel(f"{folder.name} is of model format {facts['format']}, this FM Desk reads {FORMAT}.", "Train it again.")
+        if facts["format"] not in (FORMAT, LEXICAL_FORMAT):
+            known = f"{FORMAT} and {LEXICAL_FORMAT}"
+            raise BadModel(f"{folder.name} is of model format {facts['format']}, this FM Desk reads {known}.", "Train it again.")
         head, novelty, reference, heldout = (
             load_file(folder / f"{name}.safetensors") for name in ("head", "novelty", "reference", "heldout")
         )
@@ -184,14 +218,16 @@ class Classifier:
             novelty=Novelty(reference=reference["embeddings"], **novelty),
             threshold=float(facts["threshold"]),
             least_probability=float(facts["least_probability"]),
-            reference=Rows(reference["embeddings"], names[reference["classes"]]),
-            heldout=Rows(heldout["embeddings"], names[heldout["classes"]], tuple(table["text_hash"])),
+            reference=Rows(reference["embeddings"], names[reference["classes"]], lexical=reference.get("lexical")),
+            heldout=Rows(heldout["embeddings"], names[heldout["classes"]], tuple(table["text_hash"]), lexical=heldout.get("lexical")),
             heldout_seen=reference["heldout"].astype(bool),
             heldout_table=table,
             info=facts["info"],
             coverage=float(facts["coverage"]),
             version=version,
             heldout_scores=heldout.get("scores"),
+            lexical=Lexical.load(folder) if facts["format"] == LEXICAL_FORMAT else None,
+            lexical_weight=float(facts.get("lexical_weight", 0.0)),
         )
         model._check()
         return model
@@ -201,7 +237,10 @@ class Classifier:
         self.head.check(dim=dim, n_classes=n)
         if self.novelty.class_means.shape != (n, dim):
             raise BadModel(f"The out-of-scope score does not fit {n} labels and {dim} dimensions.", "Train it again.")
-        numbers = (self.novelty.class_means, self.novelty.total, np.array([self.temperature, self.threshold, self.least_probability]))
+        if self.lexical is not None:
+            self.lexical.check(n_classes=n)
+        single = np.array([self.temperature, self.threshold, self.least_probability, self.lexical_weight])
+        numbers = (self.novelty.class_means, self.novelty.total, single)
         if not all(np.isfinite(a).all() for a in numbers) or self.temperature <= 0:
             raise BadModel("The model holds numbers that are not finite.", "Train it again.")
 

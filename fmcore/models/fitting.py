@@ -1,6 +1,6 @@
 """From embedded rows to a served classifier and its measured figures: the step that every recipe and the ONNX export share.
 
-Order, so that no figure is flattered: (1) fit on train, choose head, temperature, threshold and conformal set on validation;
+Order, so that no figure is flattered: (1) fit on train, choose head, lexical part, temperature, threshold and conformal set on validation;
 (2) refit on train + validation and measure on test; (3) when the test rows were cut from rows that may be learnt from, ship
 a head refitted on them too. The figures reported are always those of (2).
 """
@@ -19,12 +19,15 @@ from fmcore.evaluation.metrics import OOS, evaluate_predictions
 from fmcore.models.calibration import COVERAGE, fit_conformal, fit_temperature, negative_log_likelihood, softmax
 from fmcore.models.classifier import HELDOUT_COLUMNS, Classifier, Rows
 from fmcore.models.heads import KERNEL_ROWS, LOGISTIC_C, Head, RidgeSums, blend, fit_head, fit_kernel, fit_logistic, make_projection
+from fmcore.models.lexical import Lexical, fit_lexical
 from fmcore.models.novelty import MISSED_OOS_COST, Threshold, choose_threshold, fit_novelty
 from fmcore.nouns import FMError
 
 RIDGE_PENALTIES = (10.0, 30.0, 100.0)
 KERNEL_PENALTIES = (0.1, 0.3, 1.0)
 """Tried on validation; the best is flat: 10 to 100 differ by 0.2 points on 8,300 rows of Banking77."""
+LEXICAL_SHARES = tuple(i / 20 for i in range(1, 20))
+"""How much of the log-probability the lexical part may have, the head the rest; which one is best is flat over a fifth."""
 
 
 class NotEnoughRows(FMError):
@@ -33,7 +36,10 @@ class NotEnoughRows(FMError):
 
 @dataclass(frozen=True, eq=False)
 class FitOptions:
-    """What can be asked of a fit. head "auto" compares the kinds on validation. test_is_publishers: never learn from test."""
+    """What can be asked of a fit. head "auto" compares the kinds on validation. test_is_publishers: never learn from test.
+
+    lexical: the rows bring their texts, and lexical scores stand beside the head where validation says that they help.
+    """
 
     head: Literal["auto", "logistic", "ridge", "blend"] = "auto"
     random_features: int = 4000
@@ -43,6 +49,7 @@ class FitOptions:
     missed_oos_cost: float = MISSED_OOS_COST
     refit: bool = True
     test_is_publishers: bool = True
+    lexical: bool = False
 
 
 def fit_classifier(
@@ -56,26 +63,29 @@ def fit_classifier(
     started = time.perf_counter()
     labels, inside = _checked(train, validation)
     head, tried, sums = _choose_head(train, inside, labels, options)
-    chosen, threshold = _calibrated(head, train, validation, inside, labels, options)
+    words, lexical_facts = _choose_words(head, train, inside, labels) if options.lexical else (None, None)
+    chosen, threshold = _calibrated(head, words, train, validation, inside, labels, options)
     chosen = replace(chosen, heldout=test, info={**info, "threshold_note": threshold.note})
 
+    measured = train
     if options.refit:
-        rows = joined(train, inside)
-        chosen = _with_head(chosen, _refit(head, sums, rows, inside, labels), rows)
+        measured = joined(train, inside)
+        chosen = _with_head(chosen, _refit(head, sums, measured, inside, labels), measured)
     metrics, table = evaluate(chosen, test, options)
-    measured, shipped = chosen.reference, replace(chosen, heldout_table=table)
-    extra = _inside(test, labels)
+    shipped, extra = replace(chosen, heldout_table=table), _inside(test, labels)
     if options.refit and not options.test_is_publishers and len(extra):
         rows = joined(measured, extra)
-        shipped = replace(shipped, heldout_scores=chosen.scale(test.embeddings))
+        shipped = replace(shipped, heldout_scores=chosen.scale(test.embeddings, lexical=_lexical(chosen.lexical, test)))
         shipped = _with_head(shipped, _refit(head, sums, rows, extra, labels), rows)
         shipped = replace(shipped, heldout_seen=np.arange(len(rows)) >= len(measured))
+    shipped = _without_texts(shipped)
     metrics.update(
         n_train=len(train),
         n_validation=len(validation),
         n_test=len(test),
         n_shipped=len(shipped.reference),
         head={"chosen": head.kind, "settings": dict(head.settings), "tried": tried},
+        lexical=lexical_facts,
         temperature=round(shipped.temperature, 5),
         threshold={"value": round(threshold.value, 4), "note": threshold.note, **{k: round(v, 4) for k, v in threshold.facts.items()}},
         refit=_refit_words(options, len(train), len(measured), len(shipped.reference)),
@@ -89,7 +99,7 @@ def evaluate(classifier: Classifier, test: Rows, options: FitOptions) -> tuple[d
     """(metrics, held-out table): the classifier's figures on embedded rows, and its answer on each."""
     if not len(test):
         raise NotEnoughRows("There are no test rows.", "A model is shipped with measured figures only.")
-    predictions = classifier.decide(test.embeddings)
+    predictions = classifier.decide(test.embeddings, lexical=_lexical(classifier.lexical, test))
     table = pd.DataFrame({
         "text_hash": list(test.hashes) or [""] * len(test), "label": list(test.labels), "predicted": [p.label for p in predictions],
         "score": [p.score for p in predictions], "novelty": [p.novelty for p in predictions],
@@ -98,11 +108,19 @@ def evaluate(classifier: Classifier, test: Rows, options: FitOptions) -> tuple[d
     return evaluate_predictions(list(test.labels), predictions, resamples=options.resamples, seed=options.seed), table
 
 
+@dataclass(frozen=True, eq=False)
+class _Words:
+    """The lexical part beside a head: weight times its scores is added to the head's."""
+
+    lexical: Lexical
+    weight: float
+
+
 def _calibrated(
-    head: Head, train: Rows, validation: Rows, inside: Rows, labels: tuple[str, ...], options: FitOptions
+    head: Head, words: _Words | None, train: Rows, validation: Rows, inside: Rows, labels: tuple[str, ...], options: FitOptions
 ) -> tuple[Classifier, Threshold]:
     """The head with its temperature, conformal set, out-of-scope score and threshold, all from validation rows."""
-    scores, classes = head.scores(inside.embeddings), _classes(inside.labels, labels)
+    scores, classes = _scores(head, words, inside), _classes(inside.labels, labels)
     temperature = fit_temperature(scores, classes)
     least = fit_conformal(softmax(scores, temperature=temperature), classes, coverage=options.coverage)
     novelty = fit_novelty(
@@ -112,7 +130,7 @@ def _calibrated(
         validation_scores=scores / np.float32(temperature),
         n_classes=len(labels),
     )
-    everything = head.scores(validation.embeddings) / np.float32(temperature)
+    everything = _scores(head, words, validation) / np.float32(temperature)
     threshold = choose_threshold(
         novelty.score(validation.embeddings, everything), validation.labels == OOS, missed_oos_cost=options.missed_oos_cost
     )
@@ -128,21 +146,79 @@ def _calibrated(
         heldout_seen=np.zeros(len(train), dtype=bool),
         heldout_table=pd.DataFrame(columns=HELDOUT_COLUMNS),
         coverage=options.coverage,
+        lexical=words.lexical if words else None,
+        lexical_weight=words.weight if words else 0.0,
     )
     return classifier, threshold
 
 
 def _with_head(classifier: Classifier, head: Head, reference: Rows) -> Classifier:
-    """The same calibration around a head fitted on other rows."""
+    """The same calibration around a head, and a lexical part where there is one, fitted on other rows."""
     novelty = classifier.novelty.with_reference(reference.embeddings)
-    return replace(classifier, head=head, novelty=novelty, reference=reference, heldout_seen=np.zeros(len(reference), dtype=bool))
+    lexical = classifier.lexical
+    if lexical is not None:
+        lexical = fit_lexical(reference.texts, _classes(reference.labels, classifier.labels), n_classes=len(classifier.labels))
+    seen = np.zeros(len(reference), dtype=bool)
+    return replace(classifier, head=head, lexical=lexical, novelty=novelty, reference=reference, heldout_seen=seen)
+
+
+def _without_texts(classifier: Classifier) -> Classifier:
+    """The classifier with its rows' lexical scores in the place of their texts."""
+    rows = {
+        name: replace(getattr(classifier, name), texts=None, lexical=_lexical(classifier.lexical, getattr(classifier, name)))
+        for name in ("reference", "heldout")
+    }
+    return replace(classifier, **rows)
+
+
+def _lexical(lexical: Lexical | None, rows: Rows) -> np.ndarray | None:
+    return None if lexical is None else lexical.scores(rows.texts)
+
+
+def _scores(head: Head, words: _Words | None, rows: Rows) -> np.ndarray:
+    scores = head.scores(rows.embeddings)
+    return scores if words is None else scores + np.float32(words.weight) * words.lexical.scores(rows.texts)
+
+
+def _choose_words(head: Head, train: Rows, inside: Rows, labels: tuple[str, ...]) -> tuple[_Words | None, dict[str, Any]]:
+    """(the lexical part with the weight of least validation loss, what was measured); None where it does not help.
+
+    It helps when the loss falls by more than one standard error of the paired difference: less is noise, and costs a part.
+    """
+    truth = _classes(inside.labels, labels)
+    lexical = fit_lexical(train.texts, _classes(train.labels, labels), n_classes=len(labels))
+    parts = [head.scores(inside.embeddings), lexical.scores(inside.texts)]
+    first_t, second_t = (fit_temperature(scores, truth) for scores in parts)
+
+    def losses(weight: float) -> tuple[np.ndarray, np.ndarray]:
+        scores = parts[0] + np.float32(weight) * parts[1]
+        chances = softmax(scores, temperature=fit_temperature(scores, truth))[np.arange(len(truth)), truth]
+        return -np.log(np.maximum(chances, 1e-12)), scores.argmax(axis=1) == truth
+
+    alone, alone_right = losses(0.0)
+    weights = {share: share / (1 - share) * first_t / second_t for share in LEXICAL_SHARES}
+    share = min(weights, key=lambda s: losses(weights[s])[0].mean())
+    both, both_right = losses(weights[share])
+    gain = alone - both
+    helps = bool(gain.mean() > gain.std() / len(gain) ** 0.5)
+    facts = {
+        "chosen": helps, "share": share if helps else 0.0, "n_words": len(lexical.words), "n_parts": len(lexical.parts),
+        "validation_nll": {"head": round(float(alone.mean()), 5), "both": round(float(both.mean()), 5)},
+        "validation_accuracy": {
+            "head": round(float(alone_right.mean()), 5), "both": round(float(both_right.mean()), 5),
+            "lexical": round(float((parts[1].argmax(axis=1) == truth).mean()), 5),
+        },
+    }  # fmt: skip
+    return (_Words(lexical, weights[share]) if helps else None), facts
 
 
 def joined(first: Rows, second: Rows) -> Rows:
     """The rows of both, in order."""
+    texts = None if first.texts is None or second.texts is None else (*first.texts, *second.texts)
     return Rows(
-        np.vstack([first.embeddings, second.embeddings]), np.concatenate([first.labels, second.labels]), (*first.hashes, *second.hashes)
-    )
+        np.vstack([first.embeddings, second.embeddings]), np.concatenate([first.labels, second.labels]), (*first.hashes, *second.hashes),
+        texts,
+    )  # fmt: skip
 
 
 def _checked(train: Rows, validation: Rows) -> tuple[tuple[str, ...], Rows]:
@@ -163,7 +239,9 @@ def _checked(train: Rows, validation: Rows) -> tuple[tuple[str, ...], Rows]:
 def _inside(rows: Rows, labels: tuple[str, ...]) -> Rows:
     """The rows whose label is one of the classes."""
     kept = np.isin(rows.labels.astype(str), labels)
-    return Rows(rows.embeddings[kept], rows.labels[kept], tuple(h for h, k in zip(rows.hashes, kept, strict=False) if k))
+    hashes = tuple(h for h, k in zip(rows.hashes, kept, strict=False) if k)
+    texts = None if rows.texts is None else tuple(t for t, k in zip(rows.texts, kept, strict=True) if k)
+    return Rows(rows.embeddings[kept], rows.labels[kept], hashes, texts)
 
 
 def _classes(names: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:

@@ -115,7 +115,7 @@ def fit_logistic(
     """
     from scipy.optimize import minimize
 
-    dim, n = embeddings.shape[1], len(embeddings)
+    n, dim = embeddings.shape
     target = np.zeros((n, n_classes), dtype=np.float32)
     target[np.arange(n), classes] = 1.0
     counts = np.ones((n, 1), dtype=np.float32) if weights is None else weights.astype(np.float32).reshape(n, 1)

@@ -61,6 +61,7 @@ class Tuning:
     random_features: int = 4000
     resamples: int = 1000
     device: str | None = None
+    lexical: bool = False
 
     def plan(self) -> loop.Plan:
         """The loop's settings for this run."""
@@ -89,6 +90,7 @@ def train(data: LabelledData, params: Tuning, out: Path, report: Report, *, chec
         resamples=params.resamples,
         refit=params.refit and not params.shots,
         test_is_publishers=data.test_is_publishers,
+        lexical=params.lexical,
     )
     plan = Finish(
         recipe=params.recipe,

@@ -95,7 +95,7 @@ def embedded(
         texts = list(frame["text"])
         step = functools.partial(_embedding_progress, said, part=part, done=done, n=len(texts), total=total)
         matrix = cache.encode(served, texts, progress=step) if cache else served.encode(texts, progress=step)
-        rows[part] = Rows(matrix, frame["label"].to_numpy(dtype=object), tuple(text.text_hash(t) for t in texts))
+        rows[part] = Rows(matrix, frame["label"].to_numpy(dtype=object), tuple(text.text_hash(t) for t in texts), tuple(texts))
         done += len(texts)
     return rows
 
@@ -118,6 +118,7 @@ def with_label_names(train: Rows, served: Any, *, weight: int) -> Rows:
         np.vstack([train.embeddings, names[repeated]]),
         np.concatenate([train.labels, np.array(labels, dtype=object)[repeated]]),
         (*train.hashes, *(text.text_hash(label_name(labels[i])) for i in repeated)),
+        None if train.texts is None else (*train.texts, *(label_name(labels[i]) for i in repeated)),
     )
 
 

@@ -40,6 +40,7 @@ class LinearParams:
     random_features: int = 4000
     resamples: int = 1000
     fast: bool = False
+    lexical: bool = False
 
 
 def train(data: LabelledData, params: LinearParams, out: Path, report: Report) -> dict[str, Any]:
@@ -55,6 +56,7 @@ def train(data: LabelledData, params: LinearParams, out: Path, report: Report) -
         resamples=params.resamples,
         refit=not params.shots,
         test_is_publishers=data.test_is_publishers,
+        lexical=params.lexical,
     )
     plan = Finish(
         recipe="linear",

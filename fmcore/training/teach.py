@@ -53,9 +53,10 @@ def teach(classifier: Classifier, name: str, examples: Sequence[str]) -> Taught:
     """
     started = time.perf_counter()
     label, texts = _checked(classifier, name, examples)
-    vectors = classifier.embed([*texts, label_name(label)])[0]
+    shown = [*texts, label_name(label)]
+    vectors, lexical = classifier.embed(shown)[0], classifier.lexical_scores(shown)
     embedded = time.perf_counter()
-    new = _fitted(classifier, label, vectors, len(texts))
+    new = _fitted(classifier, label, vectors, len(texts), lexical)
     solved = time.perf_counter()
     taught = _taught(classifier, new)
     report = {
@@ -78,7 +79,7 @@ def teach(classifier: Classifier, name: str, examples: Sequence[str]) -> Taught:
 @dataclass(frozen=True, eq=False)
 class _NewRows:
     """The new examples (the first n vectors) and the label's name (the last one), each counting as `weight` rows; and what was
-    fitted on them: the new class's calibrated score is embedding @ direction + bias."""
+    fitted on them: the new class's calibrated score is embedding @ direction + bias. lexical: the vectors' texts' lexical scores."""
 
     label: str
     vectors: np.ndarray
@@ -86,6 +87,7 @@ class _NewRows:
     weight: float
     direction: np.ndarray
     bias: float
+    lexical: np.ndarray | None
 
 
 def _checked(classifier: Classifier, name: str, examples: Sequence[str]) -> tuple[str, list[str]]:
@@ -118,15 +120,19 @@ def _weight(classifier: Classifier, n: int) -> float:
     return float(np.clip(usual / (n + 1), 1.0, MAX_EXAMPLE_WEIGHT))
 
 
-def _fitted(classifier: Classifier, label: str, vectors: np.ndarray, n: int) -> _NewRows:
+def _fitted(classifier: Classifier, label: str, vectors: np.ndarray, n: int, lexical: np.ndarray | None) -> _NewRows:
     """The new class's scores, fitted on its examples and every reference row."""
     known, weight = classifier.reference.embeddings, _weight(classifier, n)
     rows = np.vstack([known, vectors])
     is_new = np.arange(len(rows)) >= len(known)
-    others = -energy(classifier.scale(rows))
+    others = -energy(classifier.scale(rows, lexical=_stacked(classifier.reference.lexical, lexical)))
     weights = np.concatenate([_reference_weights(classifier), np.full(len(vectors), weight)])
     direction, bias = fit_one_more(rows, is_new, others, weights=weights)
-    return _NewRows(label, vectors, n, weight, direction, bias)
+    return _NewRows(label, vectors, n, weight, direction, bias, lexical)
+
+
+def _stacked(known: np.ndarray | None, new: np.ndarray | None) -> np.ndarray | None:
+    return None if known is None or new is None else np.vstack([known, new])
 
 
 def _taught(classifier: Classifier, new: _NewRows) -> Classifier:
@@ -134,6 +140,7 @@ def _taught(classifier: Classifier, new: _NewRows) -> Classifier:
     reference = Rows(
         np.vstack([classifier.reference.embeddings, examples]),
         np.concatenate([classifier.reference.labels, np.array([new.label] * new.n, dtype=object)]),
+        lexical=_stacked(classifier.reference.lexical, None if new.lexical is None else new.lexical[: new.n]),
     )
     raw = classifier.temperature  # a head's scores are divided by it before they are probabilities
     return replace(
@@ -152,8 +159,9 @@ def _taught(classifier: Classifier, new: _NewRows) -> Classifier:
 def _heldout_scores(classifier: Classifier, new: _NewRows) -> np.ndarray:
     """Scores of the held-out rows by a head that never saw them, with the new class's beside them."""
     kept = classifier.heldout_scores
-    known = classifier.scale(classifier.heldout.embeddings) if kept is None else kept
-    return np.column_stack([known, classifier.heldout.embeddings @ new.direction + new.bias]).astype(np.float32)
+    heldout = classifier.heldout
+    known = classifier.scale(heldout.embeddings, lexical=heldout.lexical) if kept is None else kept
+    return np.column_stack([known, heldout.embeddings @ new.direction + new.bias]).astype(np.float32)
 
 
 def _on_known_rows(old: Classifier, taught: Classifier, new: _NewRows) -> dict[str, Any]:
