@@ -19,7 +19,9 @@ import numpy as np
 from fmcore import text
 from fmcore.data.catalogue import LabelledData
 from fmcore.evaluation import baselines
+from fmcore.evaluation.lexicon import lexicon_figures
 from fmcore.evaluation.metrics import OOS, figure, paired_difference
+from fmcore.evaluation.robustness import suite_figures
 from fmcore.models import export
 from fmcore.models.classifier import Classifier, Rows
 from fmcore.models.encoder import EmbeddingCache, Encoder
@@ -27,6 +29,7 @@ from fmcore.models.fitting import FitOptions, fit_classifier
 from fmcore.models.manifest import write_manifest
 from fmcore.models.served_encoder import ServedEncoder
 from fmcore.nouns import Report
+from fmcore.tasks import SENTIMENTS
 
 PARTS = ("train", "validation", "test")
 
@@ -65,6 +68,8 @@ def finish(
     classifier, metrics = fit_classifier(*(rows[part] for part in PARTS), options=plan.options, info=_facts(encoder, data, plan))
     said(0.93, "Measuring the baselines on the same rows")
     metrics |= compared(data, classifier, plan.options)
+    if set(classifier.labels) == set(SENTIMENTS):
+        metrics |= sentiment_checks(data, classifier.with_embedder(served.embed), plan.options)
     metrics |= {
         "split_hash": data.split_hash, "split_note": data.split_note, "synthetic": data.synthetic, "base": encoder.name,
         "base_sha256": encoder.sha256, "recipe": plan.recipe, "dataset": data.name, "device": encoder.device, "serving": serving,
@@ -138,6 +143,19 @@ def compared(data: LabelledData, classifier: Classifier, options: FitOptions) ->
         "baseline": baseline,
         "majority": baselines.majority(train_labels, test_labels, **settings),
         "against_baseline": figure(paired_difference(right, ours, **settings)),
+    }
+
+
+def sentiment_checks(data: LabelledData, classifier: Classifier, options: FitOptions) -> dict[str, Any]:
+    """{lexicon, against_lexicon, failure_suite}: the lexicon on the same test rows, the paired difference to it, and the suite."""
+    settings = {"resamples": options.resamples, "seed": options.seed}
+    lexicon, right = lexicon_figures(list(data.test["text"]), list(data.test["label"]), **settings)
+    table = classifier.heldout_table
+    ours = (table["label"] == table["predicted"])[table["label"] != OOS].to_numpy()
+    return {
+        "lexicon": lexicon,
+        "against_lexicon": figure(paired_difference(right, ours, **settings)),
+        "failure_suite": suite_figures(lambda texts: [prediction.label for prediction in classifier.predict(texts)]),
     }
 
 
