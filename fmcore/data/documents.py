@@ -7,12 +7,14 @@ tell the same story is sentiment's part; where items come from is the sources' p
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import html
 import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pandas as pd
 
@@ -30,6 +32,7 @@ BATCH = 2_000
 """Items a transaction."""
 MAX_TOLD = 100
 """Refused items that an Intake names one by one; the rest are counted."""
+LANGUAGES = re.findall(r"\w+", "ar cs da de el en es fi fr he hi hu id it ja ko nl no pl pt ro ru sv th tr uk vi zh")
 EMPTY = "no title and no text"
 
 _HIDDEN = re.compile(r"[\u0080-\u009f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
@@ -196,9 +199,17 @@ def language(words: str) -> str:
         return "und"
     if len(_ENGLISH.intersection(start.split())) > 1:  # the model would say so too, a hundred times slower
         return "en"
-    import py3langid
+    return _identifier().classify(start)[0]
 
-    return py3langid.classify(start)[0]
+
+@functools.lru_cache(maxsize=1)
+def _identifier() -> Any:
+    """The language model, kept to the languages that news comes in: among all it knows, a short English text is often pidgin."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    model = LanguageIdentifier.from_model_file(MODEL_FILE)
+    model.set_languages(LANGUAGES)
+    return model
 
 
 def _without_tags(raw: str) -> str:

@@ -1,4 +1,4 @@
-"""Downloads: files from the internet, when a person or a job asks for them.
+"""Downloads: files and feeds from the internet, when a person or a job asks for them.
 
 A download goes out through `outbound.py`, is bounded in size and time, resumes where it was cut, and stands under its final name
 only once its checksum fits. Nothing here knows what is in a file.
@@ -13,12 +13,13 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from fmcore import clock
-from fmcore.data import catalogue
+from fmcore.data import catalogue, outbound
 from fmcore.data.outbound import MAX_REDIRECTS, Deadline, FetchError, Refused, TooLarge, ask, host_of, offline, redirected, tls
 from fmcore.data.outbound import is_public as is_public  # the one rule on addresses, under the name that callers know
 from fmcore.nouns import Dataset
@@ -32,6 +33,28 @@ class ChecksumMismatch(FetchError):
 
 class NotStored(FetchError):
     """The disk did not take the file."""
+
+
+class Gone(FetchError):
+    """The server says that what was asked for is gone for good (410)."""
+
+
+class Busy(FetchError):
+    """The server asks to be left alone (429, 503); retry_after_s is for how long, None where it does not say."""
+
+    def __init__(self, message: str, hint: str, retry_after_s: float | None):
+        super().__init__(message, hint)
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True)
+class FetchedFeed:
+    """A feed's bytes and what to show the server next time; body is None when it says that nothing changed since."""
+
+    body: bytes | None
+    etag: str
+    last_modified: str
+    url: str
 
 
 def download(
@@ -114,6 +137,40 @@ def fetch_dataset(
         progress(1.0, f"{entry.title} is here")
     n_bytes = sum(file["bytes"] for file in seen.values())
     return {"dataset": entry.name, "path": str(folder), "bytes": n_bytes, "sha256": {name: file["sha256"] for name, file in seen.items()}}
+
+
+def fetch_feed(
+    url: str,
+    *,
+    etag: str = "",
+    last_modified: str = "",
+    max_bytes: int = 5_000_000,
+    deadline_s: float = 15,
+    allow_private: bool = False,
+) -> FetchedFeed:
+    """A feed as it is now, or that it did not change since the answer that carried this ETag or Last-Modified.
+
+    max_bytes bounds the unpacked feed, deadline_s everything from the connection to the last byte. Raises Gone, Busy, Refused (the
+    address, or any other answer than a feed's), TooLarge or Offline.
+    """
+    known = {"If-None-Match": etag, "If-Modified-Since": last_modified}
+    headers = {"Accept": "application/rss+xml, application/atom+xml, application/xml;q=0.9, */*;q=0.5"}
+    headers |= {name: value for name, value in known.items() if value and value.isascii() and value.isprintable()}
+    said = outbound.exchange(
+        "GET", url, headers=headers, max_bytes=max_bytes, deadline_s=deadline_s, gzip=True, allow_private=allow_private
+    )
+    host = host_of(said.url)
+    if said.status == 304:
+        return FetchedFeed(None, etag, last_modified, said.url)
+    if said.status == 410:
+        raise Gone(f"{host} says that this feed is gone for good (410).", "Remove the source, or give its new address.")
+    if said.status in (429, 503):
+        raise Busy(f"{host} asks to be left alone for now ({said.status}).", "It is asked again later.", said.retry_after_s)
+    if said.status != 200:
+        hint = "Check the address." if said.status in (401, 403, 404) else "It is asked again later."
+        raise Refused(f"{host} answered {said.status} instead of a feed.", hint)
+    kept = (said.headers.get(name, "")[:500] for name in ("etag", "last-modified"))
+    return FetchedFeed(said.body, *kept, said.url)
 
 
 class _ServerError(Exception):

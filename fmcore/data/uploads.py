@@ -45,16 +45,16 @@ def read_messages(
     The delimiter (comma, semicolon, tab), the encoding (kept in `frame.attrs["encoding"]`) and the usual column names are
     recognised; other columns are left out. Raises UploadError, and nothing else, on whatever else the bytes may be.
     """
-    raw = _bytes_of(source, max_bytes)
+    raw = bytes_of(source, max_bytes)
     content, encoding = decode(raw)
-    header, rows = _table(content, max_rows)
+    header, rows = table(content, max_rows)
     named = [name.strip().casefold() for name in header]
-    at_text, at_label = _column(named, TEXT_NAMES), _column(named, LABEL_NAMES)
+    at_text, at_label = column(named, TEXT_NAMES), column(named, LABEL_NAMES)
     found = "the first row is: " + ", ".join(repr(name.strip()[:30]) for name in header[:8])
     if at_text is None:
-        raise UploadError(f"There is no column with messages; {found}.", f"Name a column of the first row {_names(TEXT_NAMES)}.")
+        raise UploadError(f"There is no column with messages; {found}.", f"Name a column of the first row {names_of(TEXT_NAMES)}.")
     if need_label and at_label is None:
-        raise UploadError(f"There is no column with labels; {found}.", f"Name a column of the first row {_names(LABEL_NAMES)}.")
+        raise UploadError(f"There is no column with labels; {found}.", f"Name a column of the first row {names_of(LABEL_NAMES)}.")
     wanted = {"text": at_text} | ({"label": at_label} if at_label is not None else {})
     short = next((n for n, row in enumerate(rows, 1) if len(row) <= max(wanted.values())), None)
     if short:
@@ -110,7 +110,7 @@ def _without_mark(raw: bytes) -> tuple[str, str]:
         return raw.decode("latin-1"), "Latin-1"
 
 
-def _bytes_of(source: bytes | Path, max_bytes: int) -> bytes:
+def bytes_of(source: bytes | Path, max_bytes: int) -> bytes:
     """The file's bytes, never more than max_bytes of them in memory. Raises UploadError."""
     if isinstance(source, Path):
         try:
@@ -127,7 +127,7 @@ def _bytes_of(source: bytes | Path, max_bytes: int) -> bytes:
     return source
 
 
-def _table(content: str, max_rows: int) -> tuple[list[str], list[list[str]]]:
+def table(content: str, max_rows: int) -> tuple[list[str], list[list[str]]]:
     """(header, rows) of a CSV text, lines without anything on them left out. Raises UploadError."""
     delimiter = _delimiter(content)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
@@ -154,9 +154,9 @@ def _delimiter(content: str) -> str:
     return max(_DELIMITERS, key=lambda mark: first[0].count(mark)) if first else ","
 
 
-def _column(named: list[str], accepted: tuple[str, ...]) -> int | None:
+def column(named: list[str], accepted: tuple[str, ...]) -> int | None:
     return next((named.index(name) for name in accepted if name in named), None)
 
 
-def _names(names: tuple[str, ...]) -> str:
+def names_of(names: tuple[str, ...]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
