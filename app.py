@@ -32,6 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fmcore import clock, log, runtime
 from fmcore.api import allow_hosts, api
 from fmcore.config import Settings, settings
+from fmcore.data import sources
 from fmcore.nouns import FMError
 from fmcore.runs import AlreadyQueued
 from fmcore.tasks import TASKS, first_run
@@ -129,6 +130,8 @@ class Desk:
         self.runner.start()
         self.scheduler.start()
         self.first = first_launch(self.runtime)
+        if current.bootstrap:
+            sources.add_demo_if_empty(self.runtime.store)
         self.watchers = [threading.Thread(target=watch, daemon=True) for watch in (self._announce, self._keep_warm, self._first_models)]
         for watcher in self.watchers:
             watcher.start()
