@@ -28,7 +28,7 @@ from fmcore.models.card import card_markdown
 from fmcore.nouns import FMError, ModelVersion, Prediction
 from fmcore.runs import AlreadyQueued, BadParams, UnknownJob, UnknownRun
 from fmcore.runs import NotPossible as RunNotPossible
-from fmcore.sentiment import alerts
+from fmcore.sentiment import alerts, channels, notify
 from fmcore.serving import access, assess
 from fmcore.serving.batcher import Overloaded, Stopping
 from fmcore.serving.engine import Refused
@@ -42,9 +42,9 @@ MAX_ROWS = 20_000
 MAX_CHARS = 2_000_000
 LATE_S = 120.0
 STATUS = (
-    ((UnknownTask, UnknownRun, UnknownJob, registry.UnknownModel, catalogue.UnknownDataset, *alerts.UNKNOWN), 404),
-    ((AlreadyQueued, RunNotPossible, registry.NotPossible, registry.Tampered, alerts.NotPossible), 409),
-    ((BadParams, assess.WrongLabels, *alerts.BAD), 422),
+    ((UnknownTask, UnknownRun, UnknownJob, registry.UnknownModel, catalogue.UnknownDataset, *alerts.UNKNOWN, channels.UnknownChannel), 404),
+    ((AlreadyQueued, RunNotPossible, registry.NotPossible, registry.Tampered, alerts.NotPossible, notify.NotPossible), 409),
+    ((BadParams, assess.WrongLabels, *alerts.BAD, channels.BadChannel), 422),
     ((Overloaded, Stopping, Refused, StoreError), 503),
 )
 

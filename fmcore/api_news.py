@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from fmcore import runtime
+from fmcore import config, runtime
 from fmcore.nouns import Filters, Rule, Silence
-from fmcore.sentiment import alerts, index
+from fmcore.sentiment import alerts, channels, index, notify, sending
 from fmcore.store.store import Store
 
 router = APIRouter(tags=["news"])
@@ -199,3 +199,86 @@ def save_rule(body: RuleBody) -> dict[str, Any]:
 
 def _fields(thing: Any) -> dict[str, Any]:
     return {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
+
+
+# --- channels and delivery (owner: sentiment/notify.py)
+
+
+class ChannelBody(BaseModel):
+    """kind "webhook": an https address; "apprise": an address of one of its services. min_severity "low" sends every alert."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=60)
+    kind: Literal["webhook", "apprise"]
+    address: SecretStr = Field(max_length=2000, description="Kept out of the database, the log and every answer.")
+    mode: Literal["each", "digest", "dry run"] = "each"
+    min_severity: Literal["low", "medium", "high"] = "low"
+    per_minute: int = Field(30, ge=1, le=600)
+    digest_s: int = Field(3600, ge=60, le=86_400)
+    secret: SecretStr | None = Field(None, max_length=200, description="Signs webhooks; one is made when none is given.")
+
+
+@router.get("/channels")
+def list_channels() -> dict[str, Any]:
+    """The channels, addresses redacted, each with how many notifications are queued, sent, dead or dry."""
+    counts = notify.tally(_store())
+    return {"channels": [{**_fields(c), "notifications": counts.get(c.name, {})} for c in channels.channels(_store())]}
+
+
+@router.post("/channels", status_code=201)
+def add_channel(body: ChannelBody) -> dict[str, Any]:
+    """Add a channel. The secret made for a webhook is in this answer and in no other: give it to the receiver."""
+    given = body.model_dump() | {"secret": body.secret.get_secret_value() if body.secret else "", "by": "api"}
+    address = given.pop("address").get_secret_value()
+    service = sending.check_address(body.kind, address, allow_private=config.settings().allow_private_targets)
+    saved, secret = channels.add(_store(), given.pop("name"), given.pop("kind"), address, **given)
+    shown = {"secret": secret} if body.kind == "webhook" and not body.secret else {}
+    return {**_fields(saved), "service": service, **shown}
+
+
+@router.post("/channels/{name}/pause")
+def pause_channel(name: str) -> dict[str, Any]:
+    """Take no new alerts and send nothing of what waits."""
+    return _fields(channels.pause(_store(), name, by="api"))
+
+
+@router.post("/channels/{name}/resume")
+def resume_channel(name: str) -> dict[str, Any]:
+    """Send again, what waits first."""
+    return _fields(channels.resume(_store(), name, by="api"))
+
+
+@router.delete("/channels/{name}", status_code=204)
+def remove_channel(name: str) -> Response:
+    """Forget a channel and its credentials; what waits for it becomes dead letters."""
+    notify.remove_channel(_store(), name, by="api")
+    return Response(status_code=204)
+
+
+@router.post("/channels/{name}/test")
+def test_channel(name: str) -> dict[str, Any]:
+    """Send a test message now; takes five seconds at most."""
+    outcome = notify.send_test(_store(), name, by="api")
+    return {"ok": outcome.ok, "reason": outcome.reason}
+
+
+@router.get("/deliveries")
+def list_deliveries(
+    channel: Annotated[str, Query(max_length=60)] = "", state: Literal["", "queued", "sent", "dead", "dry"] = "",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> dict[str, Any]:
+    """Notifications, newest first: state, attempts, latency of the last try, and its error. "dead" are the dead letters."""
+    return {"deliveries": [_fields(n) for n in notify.notifications(_store(), channel=channel, state=state, limit=limit)]}
+
+
+@router.get("/deliveries/{notification_id}")
+def get_delivery(notification_id: str) -> dict[str, Any]:
+    """Every try of one notification, oldest first."""
+    return {"id": notification_id, "tries": notify.tries(_store(), notification_id)}
+
+
+@router.post("/deliveries/{notification_id}/retry")
+def retry_delivery(notification_id: str) -> dict[str, Any]:
+    """Queue a dead letter again, under its old key, with what else of its alert died there."""
+    return {"queued": notify.retry(_store(), notification_id, by="api")}

@@ -22,13 +22,13 @@ from fmcore.config import settings
 from fmcore.nouns import Channel, FMError
 from fmcore.sentiment import channels, outbox, sending
 from fmcore.sentiment.messages import Message, bundle_key
-from fmcore.sentiment.outbox import Row, Waiting, enqueue, enqueue_all, key, notifications, tally
+from fmcore.sentiment.outbox import Row, Waiting, enqueue, enqueue_all, key, notifications, tally, tries
 from fmcore.sentiment.sending import Outcome
 from fmcore.store.store import Store
 
 __all__ = [
     "Delivered", "NotPossible", "deliver", "enqueue", "enqueue_all", "key", "notifications", "remove_channel", "retry", "send_test",
-    "tally",
+    "tally", "tries",
 ]  # fmt: skip
 
 log = logging.getLogger("fm.notify")

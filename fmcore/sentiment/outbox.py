@@ -233,6 +233,14 @@ def notifications(store: Store, *, channel: str = "", state: str = "", limit: in
     return found
 
 
+def tries(store: Store, notification_id: str) -> list[dict[str, Any]]:
+    """What was tried with a notification and what a person said to it, oldest first: outcome, error, latency_ms, next_at, tried_at, who."""
+    sql = f"""SELECT outcome, error, latency_ms, next_at, tried_at, who FROM deliveries
+              WHERE message_id IN (SELECT message_id FROM {_ROWS} WHERE id = ?) ORDER BY step"""
+    rows = store.rows(sql, notification_id)
+    return [{**row, "next_at": clock.from_store(row["next_at"]), "tried_at": clock.from_store(row["tried_at"])} for row in rows]
+
+
 def tally(store: Store) -> dict[str, dict[str, int]]:
     """How many notifications of each channel are in each state: {"ops": {"sent": 12, "dead": 1}}."""
     found: dict[str, dict[str, int]] = {}
