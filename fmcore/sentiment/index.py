@@ -10,6 +10,7 @@ Windows are taken at whole 5 minutes (start down, end up); all moments are aware
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -91,30 +92,34 @@ def series(store: Store, filters: Filters, bucket: str) -> pd.DataFrame:
         )
     found = rollup.sums(store, at, step=step)
     first = at.start - at.start % step
-    every = pd.Index(np.arange(first, first + n_points * step, step), name="label")
-    frame = found.set_index("label")[rollup.SUMS].reindex(every, fill_value=0)
-    return _points(frame, prior(store, filters), bands=True).reset_index(drop=True).assign(bucket=_moments(every)).pipe(_first, "bucket")
+    labels = np.arange(first, first + n_points * step, step)
+    values = np.zeros((n_points, len(rollup.SUMS)), np.int64)
+    values[(found.labels - first) // step] = found.values
+    return pd.DataFrame({"bucket": _moments(labels), **_points(values, _prior(store, at), bands=True)})
 
 
 def overall(store: Store, filters: Filters) -> Overall:
     """The window in one figure, against the one before it and against the 30 days before it."""
     at = rollup.scope(store, filters)
     length, month = at.end - at.start, HISTORY_DAYS * 288
-    believed = prior(store, filters)
-    now = _one(rollup.sums(store, at))
+    believed = _prior(store, at)
     compared = filters.start is not None and length > 0
-    before = _one(rollup.sums(store, replace(at, start=at.start - length, end=at.start))) if compared else _NOTHING
-    past = _one(rollup.sums(store, replace(at, start=at.start - month, end=at.start))) if compared else _NOTHING
-    point, earlier, usual = (_points(f, believed, bands=True).iloc[0] for f in (now, before, past))
+    spans = [at]
+    if compared:
+        spans += [replace(at, start=at.start - length, end=at.start), replace(at, start=at.start - month, end=at.start)]
+    values = np.zeros((3, len(rollup.SUMS)), np.int64)
+    for row, span in enumerate(spans):
+        values[row] = rollup.sums(store, span).values.sum(axis=0)
+    points = _points(values, believed, bands=True)
+    shown = {name: float(points[name][0]) if points["enough"][0] else None for name in ("index", "low", "high")}
 
-    def change(other: pd.Series) -> float | None:
-        return float(point["index"] - other["index"]) if point["enough"] and other["enough"] else None
+    def change(row: int) -> float | None:
+        return float(points["index"][0] - points["index"][row]) if points["enough"][0] and points["enough"][row] else None
 
-    shown = {name: float(point[name]) if point["enough"] else None for name in ("index", "low", "high")}
     return Overall(
-        **shown, enough=bool(point["enough"]), n_stories=int(point["n_stories"]), n_articles=int(point["n_articles"]),
-        n_negative=int(point["n_negative"]), change=change(earlier), n_before=int(earlier["n_stories"]), change_30d=change(usual),
-        n_30d=int(usual["n_stories"]), prior=believed,
+        **shown, enough=bool(points["enough"][0]), n_stories=int(points["n_stories"][0]), n_articles=int(points["n_articles"][0]),
+        n_negative=int(points["n_negative"][0]), change=change(1), n_before=int(points["n_stories"][1]), change_30d=change(2),
+        n_30d=int(points["n_stories"][2]), prior=believed,
     )  # fmt: skip
 
 
@@ -126,10 +131,9 @@ def heat(store: Store, filters: Filters, bucket: str, *, by: str = "topic") -> p
     """
     at = rollup.scope(store, filters)
     found = _kept(rollup.sums(store, at, by=by, step=BUCKETS[bucket]), filters, by)
-    priors = _priors(store, filters, at, by)
-    shrunk = _points(found, [priors.get(key, priors[None]) for key in found["key"]], bands=False)
-    frame = shrunk.assign(key=found["key"].to_numpy(), bucket=_moments(found["label"]))
-    return _first(frame.sort_values(["key", "bucket"], ignore_index=True), "key", "bucket")
+    priors = _priors(store, at, _history(store, at, by))
+    points = _points(found.values, [priors.get(key, priors[None]) for key in found.keys], bands=False)
+    return pd.DataFrame({"key": found.keys, "bucket": _moments(found.labels), **points})
 
 
 def movers(store: Store, filters: Filters, *, by: str = "topic", days: int = 7) -> pd.DataFrame:
@@ -140,30 +144,29 @@ def movers(store: Store, filters: Filters, *, by: str = "topic", days: int = 7) 
     (independent samples); spark a list of the daily means of the last 30 days, oldest first, None where a day has no story. Where
     either window has not enough news, `enough` is False, and index to z are NaN.
     """
-    end = filters.end or clock.now()
-    at = replace(rollup.scope(store, replace(filters, end=end)), start=0)
-    month, length = HISTORY_DAYS * 288, days * 288
-    cuts = [at.end - 2 * length, at.end - length, at.end]
-    both = _kept(rollup.sums(store, at, by=by, cuts=cuts), filters, by)
-    now, before = (both[both["label"] == i].set_index("key")[rollup.SUMS] for i in (1, 0))
-    keys = now.index.union(before.index)
-    now, before = now.reindex(keys, fill_value=0), before.reindex(keys, fill_value=0)
-    history = _history(store, replace(at, start=at.end - month), by)
-    priors = _priors_of(store, filters, at, history)
+    at = rollup.scope(store, replace(filters, start=None, end=filters.end or clock.now()))
+    length = days * 288
+    found = _kept(rollup.sums(store, at, by=by, cuts=[at.end - 2 * length, at.end - length, at.end]), filters, by)
+    history = _history(store, at, by)
+    priors = _priors(store, at, history)
+    keys = np.unique(found.keys)
+    values = np.zeros((2, len(keys), len(rollup.SUMS)), np.int64)
+    values[found.labels, np.searchsorted(keys, found.keys)] = found.values
     believed = [priors.get(key, priors[None]) for key in keys]
-    a, b = _points(now, believed, bands=False), _points(before, believed, bands=False)
-    error = np.sqrt(_variance(now) + _variance(before))
-    frame = pd.DataFrame({"key": keys, "index": a["index"].to_numpy(), "before": b["index"].to_numpy()})
-    frame["change"] = frame["index"] - frame["before"]
-    frame["low"], frame["high"] = frame["change"] - 1.96 * error, frame["change"] + 1.96 * error
-    frame["z"] = frame["change"] / np.maximum(error, 1e-3)
-    frame["n_stories"], frame["n_before"] = a["n_stories"].to_numpy(), b["n_stories"].to_numpy()
-    frame["n_articles"], frame["n_articles_before"] = a["n_articles"].to_numpy(), b["n_articles"].to_numpy()
-    frame["enough"] = a["enough"].to_numpy() & b["enough"].to_numpy()
-    frame.loc[~frame["enough"], ["index", "before", "change", "low", "high", "z"]] = np.nan
+    before, now = (_points(part, believed, bands=False) for part in values)
+    error = np.sqrt(_variance(values[0]) + _variance(values[1]))
+    enough = now["enough"] & before["enough"]
+    change = now["index"] - before["index"]
+    figures = {"index": now["index"], "before": before["index"], "change": change, "low": change - 1.96 * error,
+               "high": change + 1.96 * error, "z": change / np.maximum(error, 1e-3)}  # fmt: skip
     sparks = _sparks(history, at.end)
-    frame["spark"] = [sparks.get(key, [None] * HISTORY_DAYS) for key in keys]
-    return frame.sort_values(["z", "n_articles"], key=lambda c: -c.abs(), ignore_index=True, kind="stable")
+    frame = pd.DataFrame({
+        "key": keys, **{name: np.where(enough, column, np.nan) for name, column in figures.items()},
+        "n_stories": now["n_stories"], "n_before": before["n_stories"], "n_articles": now["n_articles"],
+        "n_articles_before": before["n_articles"], "enough": enough, "spark": [sparks.get(key, [None] * HISTORY_DAYS) for key in keys],
+    })  # fmt: skip
+    order = np.lexsort((-frame["n_articles"], -frame["z"].abs().fillna(-1)))
+    return frame.iloc[order].reset_index(drop=True)
 
 
 def freshness(store: Store) -> Freshness:
@@ -178,89 +181,82 @@ def freshness(store: Store) -> Freshness:
 
 def prior(store: Store, filters: Filters) -> Prior:
     """What the index of these filters is shrunk toward: see the module's docstring."""
-    at = rollup.scope(store, filters)
-    then = replace(at, start=at.end - HISTORY_DAYS * 288)
-    own = shrink.estimate(rollup.sums(store, then, step=288), "key")
-    return own or _of_everything(store, then)
+    return _prior(store, rollup.scope(store, filters))
+
+
+def _prior(store: Store, at: rollup.Scope) -> Prior:
+    then = _then(at)
+    return shrink.estimate(rollup.sums(store, then, step=288).values, "key") or _of_everything(store, then)
+
+
+def _then(at: rollup.Scope) -> rollup.Scope:
+    """The 30 whole UTC days up to the window's end."""
+    end = at.end - at.end % 288
+    return replace(at, start=end - HISTORY_DAYS * 288, end=end)
 
 
 def _of_everything(store: Store, then: rollup.Scope) -> Prior:
     everything = replace(then, topic=None, source=None, tickers=None)
-    return shrink.estimate(rollup.sums(store, everything, step=288), "everything") or shrink.DEFAULT
+    return shrink.estimate(rollup.sums(store, everything, step=288).values, "everything") or shrink.DEFAULT
 
 
-def _history(store: Store, then: rollup.Scope, by: str) -> pd.DataFrame:
-    return rollup.sums(store, then, by=by, step=288)
+def _history(store: Store, at: rollup.Scope, by: str) -> rollup.Cells:
+    return rollup.sums(store, _then(at), by=by, step=288)
 
 
-def _priors(store: Store, filters: Filters, at: rollup.Scope, by: str) -> dict[str | None, Prior]:
-    return _priors_of(store, filters, at, _history(store, replace(at, start=at.end - HISTORY_DAYS * 288), by))
-
-
-def _priors_of(store: Store, filters: Filters, at: rollup.Scope, history: pd.DataFrame) -> dict[str | None, Prior]:
+def _priors(store: Store, at: rollup.Scope, history: rollup.Cells) -> dict[str | None, Prior]:
     """The prior of each key that has history enough; under None, that of everything."""
-    found: dict[str | None, Prior] = {None: _of_everything(store, replace(at, start=at.end - HISTORY_DAYS * 288))}
-    for key, rows in history.groupby("key", sort=False):
-        own = shrink.estimate(rows, "key")
+    found: dict[str | None, Prior] = {None: _of_everything(store, _then(at))}
+    starts = np.flatnonzero(np.r_[True, history.keys[1:] != history.keys[:-1]]) if len(history) else np.zeros(0, np.int64)
+    for start, end in itertools.pairwise([*starts, len(history)]):
+        own = shrink.estimate(history.values[start:end], "key")
         if own is not None:
-            found[key] = own
+            found[history.keys[start]] = own
     return found
 
 
-def _points(frame: pd.DataFrame, believed: Prior | Sequence[Prior], *, bands: bool) -> pd.DataFrame:
-    """Rows of sums as points: counts, mean, index, enough, and the band where asked for (one prior for all then)."""
-    n, total, _ = shrink.totals(frame)
+def _points(values: np.ndarray, believed: Prior | Sequence[Prior], *, bands: bool) -> dict[str, np.ndarray]:
+    """Rows of sums as the columns of points: counts, mean, index, the band where asked for (one prior for all then), enough."""
+    n, total, _ = shrink.totals(values)
     stories = n.sum(axis=1)
     enough = stories >= MIN_STORIES
-    out = pd.DataFrame({"n_stories": stories.astype(np.int64), "n_articles": frame["n_articles"].to_numpy(np.int64)})
-    for i, name in enumerate(rollup.CLASSES):
-        out[f"n_{name}"] = n[:, i].astype(np.int64)
+    out = {"n_stories": stories.astype(np.int64), "n_articles": values[:, 0]}
+    out |= {f"n_{name}": values[:, 1 + i] for i, name in enumerate(rollup.CLASSES)}
     out["mean"] = np.where(stories > 0, total.sum(axis=1) / np.maximum(stories, 1), np.nan)
-    out["index"] = np.where(enough, shrink.index(frame, believed), np.nan)
+    out["index"] = np.where(enough, shrink.index(values, believed), np.nan) if len(values) else np.zeros(0)
     if bands:
-        out["low"], out["high"] = shrink.band(frame, believed)
-    return out.assign(enough=enough)
+        out["low"], out["high"] = shrink.band(values, believed)
+    return out | {"enough": enough}
 
 
-def _variance(frame: pd.DataFrame) -> np.ndarray:
+def _variance(values: np.ndarray) -> np.ndarray:
     """The squared standard error of each row's mean."""
-    n, total, squares = (part.sum(axis=1) for part in shrink.totals(frame))
+    n, total, squares = (part.sum(axis=1) for part in shrink.totals(values))
     some = np.maximum(n, 2)
     return np.maximum(squares - total**2 / some, 0) / (some - 1) / some
 
 
-def _sparks(history: pd.DataFrame, end: int) -> dict[str, list[float | None]]:
-    """key -> the daily means of the 30 UTC days up to `end`."""
-    last = (end - 1) // 288
-    n, total, _ = (part.sum(axis=1) for part in shrink.totals(history))
+def _sparks(history: rollup.Cells, end: int) -> dict[str, list[float | None]]:
+    """key -> the daily means of the 30 whole UTC days up to `end`."""
+    last = end // 288 - 1
+    n, total, _ = (part.sum(axis=1) for part in shrink.totals(history.values))
     found: dict[str, list[float | None]] = {}
-    for key, day, count, value in zip(history["key"], history["label"] // 288, n, total, strict=True):
+    for key, day, count, value in zip(history.keys, history.labels // 288, n, total, strict=True):
         at = int(day) - last + HISTORY_DAYS - 1
         if count > 0 and 0 <= at < HISTORY_DAYS:
             found.setdefault(key, [None] * HISTORY_DAYS)[at] = round(value / count, 4)
     return found
 
 
-def _kept(found: pd.DataFrame, filters: Filters, by: str) -> pd.DataFrame:
+def _kept(found: rollup.Cells, filters: Filters, by: str) -> rollup.Cells:
     """Only the keys that are filtered on: an article with tickers A and B, found by A, is no row of B."""
     wanted: Sequence[Any] = {"topic": filters.topics, "ticker": filters.tickers, "source": filters.sources}[by]
-    return found[found["key"].isin(wanted)].reset_index(drop=True) if wanted else found
-
-
-def _one(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[rollup.SUMS] if len(frame) else _NOTHING
-
-
-_NOTHING = pd.DataFrame([[0] * len(rollup.SUMS)], columns=rollup.SUMS)
+    return found.of(np.isin(found.keys.astype(str), list(wanted))) if wanted and len(found) else found
 
 
 def _n_points(at: rollup.Scope, step: int) -> int:
     return -(-at.end // step) - at.start // step if at.end > at.start else 0
 
 
-def _moments(labels: pd.Series | pd.Index) -> pd.DatetimeIndex:
-    return pd.to_datetime(np.asarray(labels, dtype=np.int64) * rollup.BUCKET_S, unit="s", utc=True)
-
-
-def _first(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    return frame[[*columns, *(c for c in frame.columns if c not in columns)]]
+def _moments(labels: np.ndarray) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex((labels * rollup.BUCKET_S).astype("datetime64[s]"), tz="UTC")

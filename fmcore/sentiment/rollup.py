@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fmcore import clock
@@ -39,6 +42,22 @@ class Scope:
     tickers: tuple[int, ...] | None
     start: int
     end: int
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Sums in order of key and label: labels int64 (n,), keys object (n,) of names (or None), values int64 (n, 10) as in SUMS."""
+
+    labels: np.ndarray
+    keys: np.ndarray | None
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def of(self, rows: np.ndarray) -> Cells:
+        """Some of the rows, by mask or number."""
+        return Cells(self.labels[rows], None if self.keys is None else self.keys[rows], self.values[rows])
 
 
 def bucket_of(moment: dt.datetime) -> int:
@@ -132,6 +151,7 @@ def rebuild(store: Store) -> int:
     loading and after a restore of older backups: the day's work never needs it."""
     codes = " ".join(f"WHEN '{name}' THEN {code}" for code, name in enumerate(CLASSES))
     with store.write() as tx:
+        batch = 1 + tx.execute("SELECT coalesce(max(batch), 0) FROM trend_facts")[0][0]  # a number is never used twice: see _tail
         for table in ("trend_names", "trend_tickers", "trend_facts", "trend_folds", "stories"):
             tx.execute(f"DELETE FROM {table}")
         for grain, sides in TREND_ROLLUPS:
@@ -144,8 +164,9 @@ def rebuild(store: Store) -> int:
         coded = f"""FROM articles a JOIN trend_names p ON p.kind = 'topic' AND p.name = a.topic JOIN trend_names s ON s.kind = 'source'
                     AND s.name = a.source JOIN trend_names t ON t.kind = 'tickers' AND t.name = {_SET.replace('tickers', 'a.tickers')}"""
         code = f"CASE a.sentiment {codes} END"
-        tx.execute(f"""INSERT INTO trend_facts SELECT 1, epoch(a.published_at)::BIGINT // {BUCKET_S}, p.id, s.id, t.id, {code}, a.net, 1,
-                       a.leads::TINYINT {coded} ORDER BY a.published_at""")
+        bucket = f"epoch(a.published_at)::BIGINT // {BUCKET_S}"
+        entry = f"{batch}, {bucket}, p.id, s.id, t.id, {code}, a.net, 1, a.leads::TINYINT"
+        tx.execute(f"INSERT INTO trend_facts SELECT {entry} {coded} ORDER BY a.published_at")
         sizes = "(SELECT story_id, count(*) AS n FROM articles GROUP BY ALL)"
         tx.execute(f"""INSERT INTO stories SELECT a.story_id, a.published_at, p.id, s.id, t.id, {code}, a.net, c.n {coded}
                        JOIN {sizes} c ON c.story_id = a.story_id WHERE a.leads ORDER BY a.published_at""")
@@ -189,40 +210,136 @@ def scope(store: Store, filters: Filters) -> Scope:
 
 def sums(
     store: Store, at: Scope, *, by: str | None = None, step: int | None = None, cuts: Sequence[int] | None = None
-) -> pd.DataFrame:
-    """The sums over a scope: columns label, key (where `by` is "topic", "source" or "ticker"), and SUMS, as int64.
+) -> Cells:
+    """The sums over a scope; by: None, "topic", "source" or "ticker".
 
-    label is the start of each bucket of `step` 5-minute buckets (counted from 1970), or with `cuts` the number of the span between two
-    of them (cuts rise, the first and last bound what is read), or 0. Empty buckets have no row. One statement, one snapshot.
+    A label is the start of each bucket of `step` 5-minute buckets (counted from 1970), or with `cuts` the number of the span between two
+    of them (cuts rise, the first and last bound what is read), or 0. Without news there is no row. All of it is of one moment.
+
+    Whole days and hours come out of the folded tables, one plain statement each: planning is most of what a small query costs, so
+    short statements that are added up here beat one that says everything. Entries that wait come out of memory, where they are kept
+    until another batch comes.
     """
     edges = list(cuts) if cuts else [at.start, at.end]
     side = "tickers" if by == "ticker" else by
     used = tuple(s for s in ("topic", "source", "tickers") if getattr(at, s) is not None or s == side)
     grains = [g for g in GRAINS if (g, used) in TREND_ROLLUPS and (step is None or step % GRAINS[g] == 0)]
     ranges = _pieces(edges, grains)
-    label = _label(step, edges)
-    where = matching(at)
-    keyed = f", {side} AS key" if side else ""
-    parts = [
-        f"SELECT {label} AS label{keyed}, {', '.join(SUMS)} FROM {table_of(g, used)} WHERE {_within(ranges[g])} AND {where}"
-        for g in grains if ranges[g]
-    ]
-    folded = [r for g in grains for r in ranges[g]]
-    fresh = "batch > (SELECT coalesce(max(batch), 0) FROM trend_folds)"
-    for condition in (_within(ranges[None]) if ranges[None] else "", f"{fresh} AND {_within(folded)}" if folded else ""):
-        if condition:
-            parts.append(f"""SELECT label{', key' if side else ''}, {_class_sums()} FROM (SELECT {label} AS label{keyed}, class,
-                sum(n_articles) AS a, sum(n_stories) AS n, sum(n_stories * net::INTEGER) AS s, sum(n_stories * net::INTEGER * net) AS q
-                FROM trend_facts WHERE {condition} AND {where} GROUP BY ALL) GROUP BY ALL""")
-    total = ", ".join(f"sum({name})::BIGINT AS {name}" for name in SUMS)
-    keys = ", t.ticker AS key" if by == "ticker" else ", key" if side else ""
-    members = " JOIN trend_tickers t ON t.tickers = key" if by == "ticker" else ""
-    nothing = f"SELECT 0 AS label{', 0 AS key' if side else ''}, {', '.join(f'0 AS {n}' for n in SUMS)} WHERE false"
-    union = " UNION ALL ".join(parts) or nothing
-    frame = store.frame(f"SELECT label{keys}, {total} FROM ({union}){members} GROUP BY ALL ORDER BY ALL")
-    if by in ("topic", "source"):
-        frame["key"] = frame["key"].map(names(store, by))
-    return frame
+    label, where = _label(step, edges), matching(at)
+    total = ", ".join(f"sum({name})::BIGINT" for name in SUMS)
+    keyed = f", {side}" if side else ""
+    parts = []
+    with store.read() as cursor:
+        cursor.execute("BEGIN")
+        for grain in grains:
+            if ranges[grain]:
+                sql = f"FROM {table_of(grain, used)} WHERE {_within(ranges[grain])} AND {where}"
+                as_it_is = step == GRAINS[grain]  # the table's own rows are nearly the answer: grouping costs more than adding up here
+                columns = f"bucket{keyed}, {', '.join(SUMS)} {sql}" if as_it_is else f"{label} AS label{keyed}, {total} {sql} GROUP BY ALL"
+                parts.append(_fetched(cursor, f"SELECT {columns}", side))
+        if ranges[None]:
+            sql = f"FROM trend_facts WHERE {_within(ranges[None])} AND {where}"
+            parts.append(_by_class(_fetched(cursor, f"SELECT {label} AS label{keyed}, class, {_ENTRY_SUMS} {sql} GROUP BY ALL", side, n=5)))
+        folded = [pair for grain in grains for pair in ranges[grain]]
+        tail = _tail(store, cursor) if folded else None
+        cursor.execute("COMMIT")
+    if tail is not None and len(tail):
+        parts.append(_by_class(_waiting(tail, at, folded, side, step, edges)))
+    cells = _added(parts, keyed=side is not None)
+    return _members(store, cells) if by == "ticker" else _named(store, by, cells) if by else cells
+
+
+_ENTRY_SUMS = """sum(n_articles)::BIGINT, sum(n_stories)::BIGINT, sum(n_stories * net::INTEGER)::BIGINT,
+                 sum(n_stories * net::INTEGER * net)::BIGINT"""
+_TAIL_COLUMNS = ("bucket", "topic", "source", "tickers", "class", "net", "n_articles", "n_stories")
+_tails: weakref.WeakKeyDictionary[Store, tuple[tuple[int, int], np.ndarray]] = weakref.WeakKeyDictionary()
+
+
+def _fetched(cursor: Any, sql: str, side: str | None, n: int = len(SUMS)) -> Cells:
+    """The rows of a grouped statement: label, key where there is a side, and n columns of numbers."""
+    columns = list(cursor.execute(sql).fetchnumpy().values())
+    keys = np.asarray(columns[1], np.int64) if side else None
+    numbers = columns[2 if side else 1 :]
+    values = np.stack([np.asarray(column, np.int64) for column in numbers], axis=1) if len(columns[0]) else np.zeros((0, n), np.int64)
+    return Cells(np.asarray(columns[0], np.int64), keys, values)
+
+
+def _tail(store: Store, cursor: Any) -> np.ndarray:
+    """The entries that wait to be folded, int64 (n, 8). A batch never changes, so they are read again only when one came or a fold was."""
+    mark = cursor.execute("SELECT coalesce(max(batch), 0) FROM trend_folds").fetchone()[0]
+    last = cursor.execute(f"SELECT coalesce(max(batch), 0) FROM trend_facts WHERE batch > {mark}").fetchone()[0]
+    held = _tails.get(store)
+    if held is None or held[0] != (mark, last):
+        sql = f"SELECT {', '.join(_TAIL_COLUMNS)} FROM trend_facts WHERE batch > {mark}"
+        columns = cursor.execute(sql).fetchnumpy()
+        held = ((mark, last), np.stack([np.asarray(columns[name], np.int64) for name in _TAIL_COLUMNS], axis=1))
+        _tails[store] = held
+    return held[1]
+
+
+def _waiting(
+    tail: np.ndarray, at: Scope, ranges: Sequence[tuple[int, int]], side: str | None, step: int | None, edges: Sequence[int]
+) -> Cells:
+    """Entries that lie in the ranges and the scope, as rows of class, n_articles, n_stories and their sums."""
+    bucket = tail[:, 0]
+    mask = np.zeros(len(tail), dtype=bool)
+    for start, end in ranges:
+        mask |= (bucket >= start) & (bucket < end)
+    for column, ids in ((1, at.topic), (2, at.source), (3, at.tickers)):
+        if ids is not None:
+            mask &= np.isin(tail[:, column], ids)
+    rows = tail[mask]
+    labels = rows[:, 0] - rows[:, 0] % step if step else np.searchsorted(edges[1:-1], rows[:, 0], side="right")
+    keys = rows[:, _TAIL_COLUMNS.index(side)] if side else None
+    code, net, n_articles, n_stories = rows[:, 4:].T
+    return Cells(labels.astype(np.int64), keys, np.stack([code, n_articles, n_stories, n_stories * net, n_stories * net * net], axis=1))
+
+
+def _by_class(cells: Cells) -> Cells:
+    """Rows of class, n_articles, n_stories, sum and sum of squares, put under the columns of SUMS."""
+    code, n_articles, *numbers = cells.values.T
+    values = np.zeros((len(cells), len(SUMS)), np.int64)
+    values[:, 0] = n_articles
+    rows = np.arange(len(cells))
+    for i, column in enumerate(numbers):
+        values[rows, 1 + 3 * i + code] = column
+    return Cells(cells.labels, cells.keys, values)
+
+
+def _added(parts: Sequence[Cells], *, keyed: bool) -> Cells:
+    """Rows of equal key and label added up, in order."""
+    if not parts:
+        return Cells(np.zeros(0, np.int64), np.zeros(0, np.int64) if keyed else None, np.zeros((0, len(SUMS)), np.int64))
+    labels, values = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "values"))
+    keys = None if parts[0].keys is None else np.concatenate([part.keys for part in parts])
+    order = np.argsort(labels, kind="stable") if keys is None else np.lexsort((labels, keys))
+    labels, values, keys = labels[order], values[order], None if keys is None else keys[order]
+    changes = np.ones(len(labels), dtype=bool)
+    changes[1:] = labels[1:] != labels[:-1]
+    if keys is not None:
+        changes[1:] |= keys[1:] != keys[:-1]
+    first = np.flatnonzero(changes)
+    return Cells(labels[first], None if keys is None else keys[first], np.add.reduceat(values, first, axis=0) if len(first) else values)
+
+
+def _named(store: Store, kind: str, cells: Cells) -> Cells:
+    known = names(store, kind)
+    keys = np.array([known[key] for key in cells.keys.tolist()], dtype=object)
+    order = np.lexsort((cells.labels, keys.astype(str)))
+    return Cells(cells.labels, keys, cells.values).of(order)
+
+
+def _members(store: Store, cells: Cells) -> Cells:
+    """Rows by set of tickers as rows by ticker: a set's row goes to each of its members."""
+    pairs = store.frame("SELECT tickers, ticker FROM trend_tickers ORDER BY tickers")
+    every, code = np.unique(pairs["ticker"].to_numpy(object), return_inverse=True)
+    sets = pairs["tickers"].to_numpy(np.int64)
+    first, last = (np.searchsorted(sets, cells.keys, side=edge) for edge in ("left", "right"))
+    n = last - first
+    rows = np.repeat(np.arange(len(cells)), n)
+    members = code[np.repeat(first, n) + np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)]
+    cells = _added([Cells(cells.labels[rows], members.astype(np.int64), cells.values[rows])], keyed=True)
+    return Cells(cells.labels, every[cells.keys], cells.values)
 
 
 def matching(at: Scope) -> str:
@@ -304,14 +421,6 @@ def _listed(ids: Sequence[int]) -> str:
     return f"(SELECT unnest([{', '.join(map(str, ids))}]))"
 
 
-def _class_sums() -> str:
-    """The columns of SUMS out of rows by class with a, n, s, q."""
-    columns = ["sum(a) AS n_articles"]
-    for short, what in (("n", "n"), ("s", "sum"), ("q", "sq")):
-        columns += [f"sum(CASE WHEN class = {code} THEN {short} ELSE 0 END) AS {what}_{name}" for code, name in enumerate(CLASSES)]
-    return ", ".join(columns)
-
-
 def _fact_sums() -> str:
     """The columns of SUMS out of entries."""
     columns = ["sum(n_articles)"]
@@ -319,23 +428,3 @@ def _fact_sums() -> str:
         columns += [f"sum(CASE WHEN class = {code} THEN {value} ELSE 0 END)" for code in range(len(CLASSES))]
     return ", ".join(columns)
 
-
-def raw_sums(store: Store, filters: Filters, *, step: int | None = None) -> pd.DataFrame:
-    """What `sums` must equal, straight from the articles: the reference of tests and benchmarks, slow on purpose."""
-    conditions, params = ["true"], []
-    for column, wanted in (("topic", filters.topics), ("source", filters.sources)):
-        if wanted:
-            conditions.append(f"list_contains(?, {column})")
-            params.append(list(wanted))
-    if filters.tickers:
-        conditions.append("list_has_any(tickers, ?)")
-        params.append(list(filters.tickers))
-    bucket = f"epoch(published_at)::BIGINT // {BUCKET_S}"
-    at = scope(store, filters)
-    conditions.append(f"{bucket} >= {at.start} AND {bucket} < {at.end}")
-    label = f"{bucket} // {step} * {step}" if step else "0"
-    columns = ["count(*)::BIGINT AS n_articles"]
-    for what, value in (("n", "1"), ("sum", "net"), ("sq", "net::BIGINT * net")):
-        columns += [f"sum(CASE WHEN leads AND sentiment = '{c}' THEN {value} ELSE 0 END)::BIGINT AS {what}_{c}" for c in CLASSES]
-    sql = f"SELECT {label} AS label, {', '.join(columns)} FROM articles WHERE {' AND '.join(conditions)} GROUP BY ALL ORDER BY ALL"
-    return store.frame(sql, *params)

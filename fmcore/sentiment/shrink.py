@@ -10,18 +10,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
-
-from fmcore.sentiment.rollup import CLASSES
 
 SCALE = 10_000.0
 MIN_STORIES = 5
 """Fewer stories than this are "not enough news": no point is drawn."""
-RESAMPLES = 400
 STRENGTH = (1.0, 100.0)
 """Bounds of a prior's strength, in stories: one bucket's news can always move the index, a prior never outweighs 100 stories."""
 _LEAST_DAYS, _LEAST_STORIES = 5, 50
-_CHUNK = 512
+_Z = 1.959964
 
 
 @dataclass(frozen=True)
@@ -37,14 +33,14 @@ class Prior:
 DEFAULT = Prior(0.0, 10.0, "default")
 
 
-def totals(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(n, sum, sum of squares) over the classes, as float64 (rows, 3), in units of the index."""
-    n, total, squares = (frame[[f"{what}_{c}" for c in CLASSES]].to_numpy(np.float64) for what in ("n", "sum", "sq"))
+def totals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n, sum, sum of squares) over the classes, as float64 (rows, 3), in units of the index. values: rows of rollup.SUMS."""
+    n, total, squares = (values[:, i : i + 3].astype(np.float64) for i in (1, 4, 7))
     return n, total / SCALE, squares / SCALE**2
 
 
-def estimate(history: pd.DataFrame, of: Literal["key", "everything"]) -> Prior | None:
-    """The prior out of a history: one row of sums a day. None when there are fewer than 5 days with news or 50 stories.
+def estimate(history: np.ndarray, of: Literal["key", "everything"]) -> Prior | None:
+    """The prior out of a history: one row of rollup.SUMS a day. None when there are fewer than 5 days with news or 50 stories.
 
     Empirical Bayes credibility: with s2 the variance of a story within its day and a the variance of the days' true means, the best
     linear estimate of a bucket's mean is (sum + k m) / (n + k) with k = s2 / a. Both by the unbiased moments of Buehlmann and Straub
@@ -64,44 +60,40 @@ def estimate(history: pd.DataFrame, of: Literal["key", "everything"]) -> Prior |
     return Prior(float(mean), strength, of)
 
 
-def index(frame: pd.DataFrame, prior: Prior | Sequence[Prior]) -> np.ndarray:
+def index(values: np.ndarray, prior: Prior | Sequence[Prior]) -> np.ndarray:
     """float64 (rows,): the mean over stories, shrunk toward the prior (one for all rows, or one a row): (sum + k m) / (n + k)."""
-    n, total, _ = (part.sum(axis=1) for part in totals(frame))
+    n, total, _ = (part.sum(axis=1) for part in totals(values))
     priors = [prior] if isinstance(prior, Prior) else prior
     mean, strength = np.array([p.mean for p in priors]), np.array([p.strength for p in priors])
     return (total + strength * mean) / (n + strength)
 
 
-def band(frame: pd.DataFrame, prior: Prior, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high), float64 (rows,): the 95 % percentile interval of 400 bootstrap resamples of the bucket's stories, each shrunk like the
+def band(values: np.ndarray, prior: Prior) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high), float64 (rows,): the 95 % percentile interval of the bootstrap of the bucket's stories, each resample shrunk like the
     index itself; NaN where there are fewer than MIN_STORIES.
 
-    The stories themselves are not read again. A resample of n stories with replacement is a multinomial draw of how many come from each
-    class, and for each class the mean of as many of its stories: here a normal draw with the class's own mean and (plug-in) standard
-    deviation over the square root of their number. That is the bootstrap by stories with one step smoothed (Efron and Tibshirani 1993,
-    chapter 13; Silverman and Young 1987): class shares and class moments are exact, only the shape within a class is taken as normal.
-    The same sums give the same band.
+    Computed, not drawn: the mean of n stories resampled with replacement has the mean of the stories, their variance over n, their
+    skewness over sqrt(n) and their excess kurtosis over n, exactly; the quantiles are the Cornish-Fisher expansion in these four (Hall
+    1992, "The Bootstrap and Edgeworth Expansion", section 2.5 and chapter 3: it agrees with the bootstrap to second order). Mean and
+    variance are those of the stories; skewness and kurtosis are those of three classes with their own exact shares, means and
+    variances and a normal shape within (the smoothed bootstrap of Silverman and Young 1987). tests/sentiment/test_index.py holds it
+    against stories that are really resampled.
     """
-    n, total, squares = totals(frame)
-    low, high = np.full(len(n), np.nan), np.full(len(n), np.nan)
-    rows = np.flatnonzero(n.sum(axis=1) >= MIN_STORIES)
-    rng = np.random.default_rng(seed)
-    for part in np.array_split(rows, -(-len(rows) // _CHUNK) or 1):
-        if len(part):
-            low[part], high[part] = _resampled(n[part], total[part], squares[part], prior, rng)
-    return low, high
-
-
-def _resampled(
-    n: np.ndarray, total: np.ndarray, squares: np.ndarray, prior: Prior, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+    n, total, squares = totals(values)
     stories = n.sum(axis=1)
-    some = np.maximum(n, 1)
+    some, share = np.maximum(n, 1), n / np.maximum(stories, 1)[:, None]
     means = total / some
-    deviations = np.sqrt(np.maximum(squares / some - means**2, 0.0))
-    drawn = rng.multinomial(stories.astype(np.int64), n / stories[:, None], size=(RESAMPLES, len(n))).astype(np.float32)
-    noise = rng.standard_normal(drawn.shape, dtype=np.float32)
-    sums = (drawn * means.astype(np.float32) + np.sqrt(drawn) * deviations.astype(np.float32) * noise).sum(axis=2)
-    resampled = np.clip((sums + prior.strength * prior.mean) / (stories + prior.strength), -1.0, 1.0)
-    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
-    return low, high
+    inner = np.maximum(squares / some - means**2, 0.0)
+    mean = (share * means).sum(axis=1)
+    off = means - mean[:, None]
+    variance = (share * (inner + off**2)).sum(axis=1)
+    safe, count = np.maximum(variance, 1e-12), np.maximum(stories, 1)
+    skew = (share * (off**3 + 3 * off * inner)).sum(axis=1) / safe**1.5 / np.sqrt(count)
+    excess = ((share * (off**4 + 6 * off**2 * inner + 3 * inner**2)).sum(axis=1) / safe**2 - 3) / count
+    edges = []
+    for z in (-_Z, _Z):
+        quantile = z + skew * (z**2 - 1) / 6 + excess * (z**3 - 3 * z) / 24 - skew**2 * (2 * z**3 - 5 * z) / 36
+        resampled = np.clip(mean + quantile * np.sqrt(variance / count), -1.0, 1.0)
+        shrunk = (stories * resampled + prior.strength * prior.mean) / np.maximum(stories + prior.strength, 1e-9)
+        edges.append(np.where(stories >= MIN_STORIES, shrunk, np.nan))
+    return edges[0], edges[1]
