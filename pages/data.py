@@ -160,7 +160,7 @@ def _splits(data: catalogue.LabelledData) -> None:
         labels = getattr(data, part)["label"]
         outside = int((labels == catalogue.OOS).sum())
         n_classes = labels[labels != catalogue.OOS].nunique()
-        rows.append({"Part": part.capitalize(), "Messages in scope": len(labels) - outside, "Out of scope": outside, "Intents": n_classes})
+        rows.append({"Part": part.capitalize(), "Messages in scope": len(labels) - outside, "Out of scope": outside, "Labels": n_classes})
     with st.container(horizontal=True, vertical_alignment="top", gap="medium"):
         with st.container(width=460):
             counted = {name: st.column_config.NumberColumn(format="localized") for name in rows[0] if name != "Part"}
@@ -176,7 +176,7 @@ def _splits(data: catalogue.LabelledData) -> None:
 
 def _classes(data: catalogue.LabelledData) -> None:
     counts = data.train["label"].value_counts()
-    st.markdown(f"**Training messages per intent** :small[:gray[{len(counts)} intents, most first; point at a bar for its name]]")
+    st.markdown(f"**Training texts per label** :small[:gray[{len(counts)} labels, most first; point at a bar for its name]]")
     ui.show(class_chart(counts), f"classes-{data.name}", class_words(counts))
 
 
@@ -205,9 +205,9 @@ def class_chart(counts: pd.Series) -> go.Figure:
 def class_words(counts: pd.Series) -> str:
     """The chart in words."""
     if counts.empty:
-        return "No training messages."
+        return "No training texts."
     most, fewest = (f"{counts.index[i]} with {counts.iloc[i]}" for i in (0, -1))
-    return f"{len(counts)} intents; most messages: {most}; fewest: {fewest}."
+    return f"{len(counts)} labels; most texts: {most}; fewest: {fewest}."
 
 
 def _rows(data: catalogue.LabelledData) -> None:
@@ -224,7 +224,7 @@ def _sample(frame: pd.DataFrame) -> pd.DataFrame:
     """A few rows spread evenly over the table: tables sorted by class would show one class only."""
     step = max(1, len(frame) // SAMPLE)
     shown = frame.iloc[::step].head(SAMPLE)
-    return shown[["label", "text"]].rename(columns={"text": "Message", "label": "Intent"})
+    return shown[["label", "text"]].rename(columns={"text": "Message", "label": "Label"})
 
 
 # ---------------------------------------------------------------- your own
@@ -267,13 +267,13 @@ def verdict(frame: pd.DataFrame) -> list[tuple[str, str, str]]:
     n_blank = int((frame["text"].str.strip() == "").sum())
     n_unlabelled = int((frame["label"].str.strip() == "").sum())
     n_outside = len(frame) - len(inside) - n_unlabelled
-    found = [(f"{len(frame):,} rows", "gray", ":material/table_rows:"), (f"{len(counts)} intents", "gray", ":material/label:")]
+    found = [(f"{len(frame):,} rows", "gray", ":material/table_rows:"), (f"{len(counts)} labels", "gray", ":material/label:")]
     if n_outside:
         found.append((f"{n_outside:,} out of scope", "gray", ":material/do_not_disturb:"))
     small = counts[counts < 3]
     problems = [
-        (len(counts) < 2, "Fewer than 2 intents"),
-        (len(small) > 0, f"{len(small)} intents with fewer than 3 messages"),
+        (len(counts) < 2, "Fewer than 2 labels"),
+        (len(small) > 0, f"{len(small)} labels with fewer than 3 texts"),
         (n_blank > 0, f"{n_blank} rows without text"),
         (n_unlabelled > 0, f"{n_unlabelled} rows without label"),
     ]

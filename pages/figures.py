@@ -28,12 +28,12 @@ NAMES = {
 
 IN_WORDS = {
     "accuracy": "in-scope messages whose first label is right, before the scope decision",
-    "macro_f1": "mean F1 over the intents: rare ones count as much as common ones",
+    "macro_f1": "mean F1 over the labels: rare ones count as much as common ones",
     "ece": "how far stated probabilities lie from how often they are right; lower is better",
     "oos.auroc": "chance that an out-of-scope message looks stranger than an in-scope one",
     "oos.recall": "out-of-scope messages caught at the served threshold",
     "oos.in_scope_accuracy": "in-scope messages accepted and labelled right at the served threshold",
-    "coverage.measured": "in-scope messages whose answer set holds the true intent",
+    "coverage.measured": "in-scope messages whose answer set holds the true label",
 }
 
 

@@ -17,7 +17,7 @@ from fmcore import runtime
 from fmcore.models.card import card_markdown
 from fmcore.nouns import FMError, ModelVersion
 from fmcore.tasks import TASKS
-from pages import figures, live, ui
+from pages import beside, figures, live, ui
 
 STAGES = {
     "champion": ("Live", "green", ":material/verified:"),
@@ -33,9 +33,9 @@ def page() -> None:
     if desk is None:
         ui.no_server()
         return
-    task = next(iter(TASKS))
-    if len(TASKS) > 1:
-        task = st.segmented_control("Task", list(TASKS), default=task, required=True, key="task", bind="query-params") or task
+    first = next(iter(TASKS))  # shown by name, as the command line calls them: a bound control keeps in the URL what it shows
+    shown = {"default": first, "required": True, "label_visibility": "collapsed"}
+    task = st.segmented_control("Task", list(TASKS), key="task", bind="query-params", **shown) or first
     versions = desk.registry.versions(task)
     champion = desk.registry.champion(task)
     if not versions:
@@ -51,6 +51,7 @@ def page() -> None:
         _quality(chosen, facts, champion)
     with right, ui.guarded():
         _gate(desk, chosen, champion)
+    _beside(task, facts)
     left, right = ui.split(2, 1)
     with left, ui.guarded():
         _per_class(facts)
@@ -70,7 +71,7 @@ def _nothing(desk: Any, task: str) -> None:
     if desk.registry.versions(task):
         st.rerun()
     ui.header("Models", f"{TASKS[task].title} · no versions yet")
-    active = desk.runs.active()
+    active = [run for run in desk.runs.active() if run.job == "finetune" and run.params.get("task") == task]
     if active:
         with st.container(border=True):
             ui.card("A model is being trained", "this page fills by itself")
@@ -184,6 +185,16 @@ def _quality(version: ModelVersion, facts: Mapping[str, Any], champion: ModelVer
         ui.note(f"The live version was measured on {ui.esc(against.dataset)}: these columns are not comparable.")
 
 
+def _beside(task: str, facts: Mapping[str, Any]) -> None:
+    """What simpler means get, and for sentiment the sentences that trip such models."""
+    left, right = ui.split(1, 1) if task == "sentiment" else (st.container(border=True), None)
+    with left, ui.guarded():
+        beside.simpler_means(facts)
+    if right is not None:
+        with right, ui.guarded():
+            beside.failure_suite(facts.get("failure_suite"))
+
+
 def _gate(desk: Any, version: ModelVersion, champion: ModelVersion | None) -> None:
     """What a machine may decide, and the promotion a person may decide."""
     verdict = version.verdict
@@ -256,9 +267,9 @@ def _change(reason: str, action: Any, said: str) -> None:
 
 
 def _per_class(facts: Mapping[str, Any]) -> None:
-    """Scores by intent, weakest first."""
+    """Scores by label, weakest first."""
     rows = facts.get("per_class") or ()
-    ui.card("By intent", f"{len(rows)} intents, weakest F1 first · shares of 1 · n = held-out rows" if rows else "")
+    ui.card("By label", f"{len(rows)} labels, weakest F1 first · shares of 1 · n = held-out rows" if rows else "")
     if not rows:
         st.markdown(f"Not measured for this version: {figures.NONE}.")
         return
@@ -270,9 +281,9 @@ def _per_class(facts: Mapping[str, Any]) -> None:
         row_height=34,
         height=min(40 + 34 * len(frame), 380),
         key="per_class",
-        alt="F1, precision and recall by intent, weakest first",
+        alt="F1, precision and recall by label, weakest first",
         column_config={
-            "label": "Intent",
+            "label": "Label",
             "f1": st.column_config.ProgressColumn("F1", **bar),
             "n": "n",
             "precision": st.column_config.NumberColumn("Precision", format="%.2f"),
@@ -284,7 +295,7 @@ def _per_class(facts: Mapping[str, Any]) -> None:
 def _confusions(facts: Mapping[str, Any]) -> None:
     """The pairs it mixes up most."""
     pairs = list(facts.get("confusions") or ())[:8]
-    ui.card("Mixed up most", "held-out rows, true intent → said")
+    ui.card("Mixed up most", "held-out rows, true label → said")
     if not pairs:
         st.markdown("No confusions are stored: none were made, or none were measured.")
         return

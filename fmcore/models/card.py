@@ -46,6 +46,7 @@ def card_of(version: ModelVersion, *, facts: Mapping[str, Any], promotions: Sequ
             "Out-of-scope AUROC": _figure(oos.get("auroc")),
             "Out-of-scope recall at the served threshold": _figure(oos.get("recall")),
             "In-scope accuracy at the served threshold": _figure(oos.get("in_scope_accuracy")),
+            **_sentiment(facts),
         },
         "Known limits": {
             "Intended use": _known(facts.get("intended_use")),
@@ -59,6 +60,17 @@ def card_of(version: ModelVersion, *, facts: Mapping[str, Any], promotions: Sequ
             "Manifest sha256": version.sha256,
         },
     }
+
+
+def _sentiment(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What only a sentiment model has: the lexicon on the same rows, and the failure suite by kind."""
+    shown, lexicon, suite = {}, facts.get("lexicon"), facts.get("failure_suite")
+    if isinstance(lexicon, Mapping):
+        shown[f"Accuracy of {lexicon.get('name', 'the lexicon')} on the same rows"] = _figure(lexicon.get("accuracy"))
+    if isinstance(suite, Mapping):
+        kinds = ", ".join(f"{kind['kind']} {kind['n_passed']} of {kind['n']}" for kind in suite["kinds"])
+        shown["Failure suite passed"] = f"{suite['n_passed']} of {suite['n']} ({kinds}); {suite['lexicon']}: {suite['n_lexicon']}"
+    return shown
 
 
 def card_markdown(card: Card) -> str:

@@ -88,15 +88,15 @@ def test_the_class_chart_names_the_largest_and_the_smallest():
     counts = pd.Series({"<b>big</b>": 40, "middle": 20, "small": 3})
     fig = data.class_chart(counts)
     assert [a.text for a in fig.layout.annotations] == ["most: &lt;b&gt;big&lt;/b&gt; 40", "fewest: small 3"]
-    assert data.class_words(counts) == "3 intents; most messages: <b>big</b> with 40; fewest: small with 3."
+    assert data.class_words(counts) == "3 labels; most texts: <b>big</b> with 40; fewest: small with 3."
 
 
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
         ([("hello", "a"), ("hey", "a"), ("hi", "a"), ("bye", "b"), ("ciao", "b"), ("later", "b"), ("?", "oos")], "A model can learn from this"),
-        ([("hello", "a"), ("hi", "a"), ("hey", "a")], "Fewer than 2 intents"),
-        ([("hello", "a"), ("hi", "a"), ("hey", "a"), ("bye", "b")], "1 intents with fewer than 3 messages"),
+        ([("hello", "a"), ("hi", "a"), ("hey", "a")], "Fewer than 2 labels"),
+        ([("hello", "a"), ("hi", "a"), ("hey", "a"), ("bye", "b")], "1 labels with fewer than 3 texts"),
         ([("", "a"), ("hi", "a"), ("hey", "a"), ("x", "b"), ("y", "b"), ("z", "b")], "1 rows without text"),
         ([("q", ""), ("hi", "a"), ("hey", "a"), ("x", "b"), ("y", "b"), ("z", "b")], "1 rows without label"),
     ],

@@ -33,6 +33,10 @@ def sound(at: AppTest) -> AppTest:
     return at
 
 
+def headings(at: AppTest) -> str:
+    return "\n".join(h.value for h in [*at.title, *at.header])
+
+
 def words(at: AppTest) -> str:
     return "\n".join(m.value for m in at.markdown)
 
@@ -115,3 +119,54 @@ def test_hostile_names_in_stored_facts_stay_text(desk, tmp_path):
     for chart in at.get("plotly_chart"):
         assert "<img" not in chart.proto.spec
     assert at.dataframe[-1].value["Reason"][0] == HOSTILE, "a table shows text as it is"
+
+
+def sentiment_version(desk, folder, **figures):
+    facts = {**toy_desk.metrics(0.8), **figures}
+    made = toy_desk.version(desk.registry, folder, 0.8, dataset="demo_sentiment", figures=facts, task="sentiment")
+    desk.registry.promote("sentiment", made.version, by="a test", reason="the first")
+    return made
+
+
+def test_each_task_has_its_own_versions(desk, tmp_path):
+    customers = toy_desk.version(desk.registry, tmp_path / "customers", 0.9)
+    made = sentiment_version(desk, tmp_path / "news")
+    assert opened().dataframe[0].value["Version"].tolist() == [customers.version]
+    at = opened(task="sentiment")
+    assert at.dataframe[0].value["Version"].tolist() == [made.version]
+    assert "News sentiment" in words(at) + " ".join(c.value for c in at.caption)
+    assert "No models yet" in words(opened(task="topic"))
+
+
+def test_a_sentiment_version_is_shown_beside_the_lexicon_with_what_failed(desk, tmp_path):
+    from fmcore.evaluation.robustness import suite_figures
+
+    suite = suite_figures(lambda texts: ["positive"] * len(texts))
+    half = {"value": 0.55, "low": 0.5, "high": 0.6, "n": 315}
+    sentiment_version(desk, tmp_path / "news", failure_suite=suite, lexicon={"name": "VADER", "accuracy": half}, against_lexicon={"value": 0.25, "low": 0.2, "high": 0.3, "n": 315})
+    at = opened(task="sentiment")
+    said = words(at)
+    assert f"**{suite['n_passed']} of {suite['n']}** passed" in said and f"VADER: {suite['n_lexicon']} of {suite['n']}" in said
+    counts = next(d.value for d in at.dataframe if "Passed" in d.value)
+    assert counts["Passed"].sum() == suite["n_passed"] and counts["VADER"].sum() == suite["n_lexicon"] and len(counts) == 6
+    failed = next(d.value for d in at.dataframe if "Sentence" in d.value)
+    assert len(failed) == suite["n"] - suite["n_passed"] and set(failed["Said"]) == {"positive"}
+    table = next(t.value for t in at.table if "VADER" in t.value.index)
+    assert "+25.0" in table.loc["VADER", "This version is better by"]
+    facts = " ".join(t.value.to_string() for t in at.table)
+    assert "Failure suite passed" in facts and "Accuracy of VADER on the same rows" in facts
+
+
+def test_a_version_from_before_the_suite_says_that_it_was_not_run(desk, tmp_path):
+    sentiment_version(desk, tmp_path / "news")
+    said = words(opened(task="sentiment"))
+    assert "It was not run for this version" in said and "Not measured for this version" in said
+
+
+def test_what_is_being_trained_is_shown_under_its_own_task_only(desk):
+    runtime.stop()
+    from jobs import JOBS
+
+    made = toy_desk.start(JOBS)
+    made.runs.request("finetune", {"task": "topic"})
+    assert "A model is being trained" in headings(opened(task="topic")) and "No models yet" in words(opened(task="sentiment"))

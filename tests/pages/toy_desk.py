@@ -19,13 +19,13 @@ def metrics(accuracy: float) -> dict:
     }  # fmt: skip
 
 
-def version(registry, folder, accuracy, *, dataset="demo", recipe="linear", figures=None):
+def version(registry, folder, accuracy, *, dataset="demo", recipe="linear", figures=None, task="intent"):
     """A registered version whose folder verifies; nothing can be asked of it."""
     folder.mkdir(parents=True)
     (folder / "model.json").write_text(json.dumps({"labels": ["a", "b"], "synthetic": dataset == "demo"}))
     write_manifest(folder)
     facts = metrics(accuracy) if figures is None else figures
-    return registry.adopt(folder, task="intent", recipe=recipe, dataset=dataset, base="minilm", metrics=facts, run_id=f"run-{folder.name}")
+    return registry.adopt(folder, task=task, recipe=recipe, dataset=dataset, base="minilm", metrics=facts, run_id=f"run-{folder.name}")
 
 
 def ended(desk, job, state, *, params=None, error=""):
