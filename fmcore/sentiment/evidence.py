@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,9 +26,9 @@ MAX_STORIES = 1_000
 MAX_WORDS = 40
 _STRETCHES = (dt.timedelta(days=1), dt.timedelta(days=7), dt.timedelta(days=60), None)
 _ORDERS = {
-    "newest": "published_at DESC, story_id",
-    "negative": "net, published_at DESC, story_id",
-    "articles": "n_articles DESC, published_at DESC, story_id",
+    "newest": "published_at DESC, net",
+    "negative": "net, published_at DESC",
+    "articles": "n_articles DESC, published_at DESC, net",
 }
 _ARTICLE = """document_id, story_id, leads, published_at, source, topic, topic_score, tickers, sentiment, net, p_negative, p_neutral,
               p_positive, lexicon, sentiment_version, topic_version, scored_at"""
@@ -65,7 +65,7 @@ def stories(
     """
     at = rollup.scope(store, filters)
     start, end = (clock.to_store(rollup.moment_of(bucket)) for bucket in (at.start, at.end))
-    sql = f"""SELECT story_id, published_at, n_articles FROM stories WHERE published_at >= ? AND published_at < ? AND {rollup.matching(at)}
+    sql = f"""SELECT * FROM stories WHERE published_at >= ? AND published_at < ? AND {rollup.matching(at)}
               ORDER BY {_ORDERS[order]} LIMIT {min(limit, MAX_STORIES)}"""
     found = pd.DataFrame()
     for stretch in _STRETCHES if order == "newest" else (None,):
@@ -73,10 +73,14 @@ def stories(
         found = store.frame(sql, since, end)
         if len(found) >= limit or since == start:
             break
-    rows = _with_documents(store, _articles(store, found["story_id"], found["published_at"]))
-    merged = found[["story_id", "n_articles"]].merge(rows, on="story_id", how="left", sort=False)
-    return merged[["story_id", "document_id", "published_at", "source", "url", "title", "sentiment", "net", "p_negative", "p_neutral",
-                   "p_positive", "lexicon", "topic", "tickers", "n_articles", "synthetic"]]  # fmt: skip
+    sets = rollup.names(store, "tickers", found["tickers"].tolist())
+    named = {kind: found[kind].map(rollup.names(store, kind)) for kind in ("topic", "source")}
+    return found.assign(
+        **named, document_id=found["story_id"], published_at=found["published_at"].dt.tz_localize("UTC"), net=found["net"] / 10_000,
+        sentiment=found["class"].map(dict(enumerate(rollup.CLASSES))), tickers=[sets[number].split(",") if sets[number] else []
+                                                                               for number in found["tickers"]],
+    )[["story_id", "document_id", "published_at", "source", "url", "title", "sentiment", "net", "p_negative", "p_neutral", "p_positive",
+       "lexicon", "topic", "tickers", "n_articles", "synthetic"]]  # fmt: skip
 
 
 def copies(store: Store, story_id: str, *, published_at: dt.datetime | None = None) -> pd.DataFrame:
@@ -86,9 +90,7 @@ def copies(store: Store, story_id: str, *, published_at: dt.datetime | None = No
     known = "" if published_at is None else " AND published_at = ?"
     lead = store.rows(f"SELECT published_at, n_articles FROM stories WHERE story_id = ?{known}", story_id,
                       *([clock.to_store(published_at)] if known else []))  # fmt: skip
-    if not lead:
-        return _with_documents(store, _articles(store, [], []))
-    first, n = lead[0]["published_at"], lead[0]["n_articles"]
+    first, n = (lead[0]["published_at"], lead[0]["n_articles"]) if lead else (dt.datetime.max, 0)
     sql = f"SELECT {_ARTICLE} FROM articles WHERE story_id = ? AND published_at >= ?"
     for stretch in (dt.timedelta(days=4), dt.timedelta(days=30), None):
         until = "" if stretch is None else " AND published_at <= ?"
@@ -109,11 +111,19 @@ def article(store: Store, document_id: str, *, published_at: dt.datetime | None 
     found = rows[0]
     document = store.rows("SELECT url, title, body, language, synthetic FROM documents WHERE id = ? AND published_at = ?",
                           document_id, found["published_at"])  # fmt: skip
-    lead_at = " AND published_at <= ?"
-    n = store.rows(f"SELECT n_articles FROM stories WHERE story_id = ?{lead_at}", found["story_id"], found["published_at"])
     empty = {"url": "", "title": "", "body": "", "language": "", "synthetic": False}
     moments = {name: clock.from_store(found[name]) for name in ("published_at", "scored_at")}
-    return {**found, **moments, "net": found["net"] / 10_000, **(document[0] if document else empty), "n_articles": n[0]["n_articles"]}
+    return {**found, **moments, "net": found["net"] / 10_000, **(document[0] if document else empty), "n_articles": _size(store, found)}
+
+
+def _size(store: Store, found: Mapping[str, Any]) -> int:
+    """How many articles an article's story has. Its lead was published before it, mostly not long."""
+    for since in (found["published_at"] - dt.timedelta(days=4), dt.datetime(1, 1, 1)):
+        sql = "SELECT n_articles FROM stories WHERE published_at >= ? AND published_at <= ? AND story_id = ?"
+        rows = store.rows(sql, since, found["published_at"], found["story_id"])
+        if rows:
+            return rows[0]["n_articles"]
+    return 1
 
 
 def prices(store: Store, ticker: str, start: dt.datetime, end: dt.datetime) -> pd.DataFrame:
@@ -146,24 +156,14 @@ def net(answer: Prediction) -> float:
     return scores.get("positive", 0.0) - scores.get("negative", 0.0)
 
 
-def _articles(store: Store, ids: Sequence[str], moments: Sequence[dt.datetime]) -> pd.DataFrame:
-    """The articles of these ids, which were published at these moments."""
-    wanted, when = list(ids), [pd.Timestamp(m).to_pydatetime() for m in moments]
-    sql = f"SELECT {_ARTICLE} FROM articles WHERE {_any_of('published_at', when)} AND {_any_of('document_id', wanted)}"
-    return store.frame(sql, *when, *wanted)
-
-
 def _with_documents(store: Store, found: pd.DataFrame) -> pd.DataFrame:
     """Articles with their url, title and language; a document that was removed leaves them empty."""
-    ids = list(found["document_id"])
-    when = [m.to_pydatetime() for m in found["published_at"].drop_duplicates()]
-    sql = "SELECT id AS document_id, url, title, language, synthetic FROM documents"
-    documents = store.frame(f"{sql} WHERE {_any_of('published_at', when)} AND {_any_of('id', ids)}", *when, *ids)
+    ids, moments = list(found["document_id"]), [moment.to_pydatetime() for moment in found["published_at"]]
+    sql = f"""SELECT id AS document_id, url, title, language, synthetic FROM documents WHERE published_at >= ? AND published_at <= ?
+              AND id IN ({', '.join('?' * len(ids)) or 'NULL'})"""
+    documents = store.frame(sql, min(moments, default=dt.datetime.max), max(moments, default=dt.datetime.min), *ids)
     merged = found.merge(documents.drop_duplicates("document_id"), on="document_id", how="left", sort=False)
     merged = merged.fillna({"url": "", "title": "", "language": ""}).assign(synthetic=merged["synthetic"].eq(True))
     return merged.assign(net=merged["net"] / 10_000, published_at=merged["published_at"].dt.tz_localize("UTC"),
                          scored_at=merged["scored_at"].dt.tz_localize("UTC"), tickers=merged["tickers"].map(list))  # fmt: skip
 
-
-def _any_of(column: str, values: Sequence[Any]) -> str:
-    return f"{column} IN ({', '.join('?' * len(values))})" if values else "false"

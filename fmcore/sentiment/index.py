@@ -170,12 +170,8 @@ def movers(store: Store, filters: Filters, *, by: str = "topic", days: int = 7) 
 
 
 def freshness(store: Store) -> Freshness:
-    """How new the scored news is; looks back a day, then two months, then all the way."""
-    [row] = store.rows("SELECT max(bucket) AS last FROM trend_facts WHERE batch = (SELECT max(batch) FROM trend_facts)")
-    if row["last"] is None:
-        return Freshness(None, None)
-    since = clock.to_store(rollup.moment_of(row["last"]) - dt.timedelta(days=1))
-    [row] = store.rows("SELECT max(published_at) AS newest_at, max(scored_at) AS scored_at FROM articles WHERE published_at >= ?", since)
+    """How new the scored news is."""
+    [row] = store.rows("SELECT max(published_at) AS newest_at, max(scored_at) AS scored_at FROM articles")
     return Freshness(clock.from_store(row["newest_at"]), clock.from_store(row["scored_at"]))
 
 

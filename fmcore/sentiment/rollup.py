@@ -168,8 +168,10 @@ def rebuild(store: Store) -> int:
         entry = f"{batch}, {bucket}, p.id, s.id, t.id, {code}, a.net, 1, a.leads::TINYINT"
         tx.execute(f"INSERT INTO trend_facts SELECT {entry} {coded} ORDER BY a.published_at")
         sizes = "(SELECT story_id, count(*) AS n FROM articles GROUP BY ALL)"
-        tx.execute(f"""INSERT INTO stories SELECT a.story_id, a.published_at, p.id, s.id, t.id, {code}, a.net, c.n {coded}
-                       JOIN {sizes} c ON c.story_id = a.story_id WHERE a.leads ORDER BY a.published_at""")
+        tx.execute(f"""INSERT INTO stories SELECT a.story_id, a.published_at, p.id, s.id, t.id, {code}, a.net, c.n,
+                       a.p_negative, a.p_neutral, a.p_positive, a.lexicon, coalesce(d.url, ''), coalesce(d.title, ''),
+                       coalesce(d.synthetic, false) {coded} JOIN {sizes} c ON c.story_id = a.story_id
+                       LEFT JOIN documents d ON d.id = a.document_id WHERE a.leads ORDER BY a.published_at""")
         n = tx.execute("SELECT count(*) FROM trend_facts")[0][0]
     fold(store, at=1)
     return n
@@ -186,9 +188,10 @@ def set_name(tickers: Iterable[str]) -> str:
 # --- reading
 
 
-def names(store: Store, kind: str) -> dict[int, str]:
-    """id -> name of all topics, sources, or sets of tickers that there are."""
-    return {row["id"]: row["name"] for row in store.rows("SELECT id, name FROM trend_names WHERE kind = ?", kind)}
+def names(store: Store, kind: str, ids: Sequence[int] | None = None) -> dict[int, str]:
+    """id -> name of topics, sources, or sets of tickers: of these ids, or of all there are."""
+    some = "" if ids is None else f" AND id IN ({', '.join(map(str, sorted(set(map(int, ids))))) or 'NULL'})"
+    return {row["id"]: row["name"] for row in store.rows(f"SELECT id, name FROM trend_names WHERE kind = ?{some}", kind)}
 
 
 def scope(store: Store, filters: Filters) -> Scope:

@@ -28,7 +28,7 @@ BODY_CHARS = 600
 UNKNOWN = "unknown"
 _LOOK_BACK = dt.timedelta(days=1)
 """How far a clock may have stepped back without a document being missed at once."""
-_DOCUMENT = "id, source, title, body, tickers, published_at, seen_at"
+_DOCUMENT = "id, source, url, title, body, tickers, published_at, seen_at, synthetic"
 
 
 class NoModel(FMError):
@@ -60,8 +60,8 @@ def scored_text(title: str, body: str) -> str:
 
 
 def unscored(store: Store, *, limit: int) -> pd.DataFrame:
-    """Documents without an article, first published first, at most `limit`: columns id, source, title, body, tickers, published_at,
-    seen_at (naive UTC)."""
+    """Documents without an article, first published first, at most `limit`: columns id, source, url, title, body, tickers,
+    published_at, seen_at (naive UTC), synthetic."""
     sql = f"SELECT {_DOCUMENT} FROM documents d WHERE {{}} ORDER BY published_at, id LIMIT {int(limit)}"
     found = _waiting(store, sql)
     if found.empty and _n_rows(store, "documents") > _n_rows(store, "articles"):  # a clock that stepped far back hid some
@@ -109,8 +109,11 @@ def _n_rows(store: Store, table: str) -> int:
 
 
 def score(engine: Engine, documents: pd.DataFrame) -> pd.DataFrame:
-    """The articles of documents, without their stories. Each carries the versions that answered; where there is no topic model its
-    topic is "unknown". Raises NoModel, WrongModel, and what the engine raises when no version can be loaded."""
+    """The articles of documents, without their stories, and what a list shows of each (url, title, synthetic).
+
+    An article carries the versions that answered; where there is no topic model its topic is "unknown". Raises NoModel, WrongModel, and
+    what the engine raises when no version can be loaded.
+    """
     if engine.registry.champion("sentiment") is None:
         raise NoModel("No sentiment model serves yet, so nothing can be scored.", "Train one on the Training page: task sentiment.")
     texts = [scored_text(title, body) for title, body in zip(documents["title"], documents["body"], strict=True)]
@@ -120,7 +123,7 @@ def score(engine: Engine, documents: pd.DataFrame) -> pd.DataFrame:
     frame["lexicon"] = _lexicon(texts)
     frame["scored_at"] = clock.to_store(clock.now())
     frame["signature"] = similar.signatures(zip(documents["title"], documents["body"], strict=True))
-    return frame
+    return frame.assign(**{name: documents[name].to_numpy() for name in _SHOWN})
 
 
 def _answers(engine: Engine, texts: Sequence[str]) -> dict[str, Any]:
@@ -166,18 +169,18 @@ def land(store: Store, scored: pd.DataFrame) -> int:
             return 0
         near = _neighbours(tx, new)
         placed, beaten, sizes = _place(tx, near, new)
-        tx.insert_frame("articles", placed)
+        tx.insert_frame("articles", placed.drop(columns=_SHOWN))
         coded = _coded(tx, placed)
         entries = coded.assign(n_articles=1, n_stories=placed["leads"].astype(int).to_numpy())
         rollup.add(tx, _entries(pd.concat([entries, beaten.assign(n_articles=0, n_stories=-1)], ignore_index=True)))
-        leads = coded[placed["leads"].to_numpy()]
-        names = placed.loc[placed["leads"], "story_id"]
-        fresh = leads.assign(story_id=names.to_numpy(), n_articles=[sizes[name] for name in names])
-        tx.insert_frame("stories", fresh[_STORY])
+        leads = coded.join(placed[["story_id", *_SAID, *_SHOWN]])[placed["leads"].to_numpy()]
+        tx.insert_frame("stories", leads.assign(n_articles=[sizes[name] for name in leads["story_id"]]))
     return len(placed)
 
 
 _STORY = ["story_id", "published_at", "topic", "source", "tickers", "class", "net", "n_articles"]
+_SAID = ["p_negative", "p_neutral", "p_positive", "lexicon"]
+_SHOWN = ["url", "title", "synthetic"]
 
 
 def _unknown(tx: Transaction, scored: pd.DataFrame) -> pd.DataFrame:
@@ -266,7 +269,7 @@ def _grouped(near: pd.DataFrame, new: pd.DataFrame) -> np.ndarray:
 
 
 class _Held(NamedTuple):
-    """A row of `stories`."""
+    """A row of `stories`, without what a list shows."""
 
     story_id: str
     published_at: dt.datetime
@@ -319,7 +322,8 @@ def rescore(store: Store, engine: Engine, *, limit: int) -> int:
     Stories stay as they are: no model has a part in them. One transaction."""
     champions = [engine.registry.champion(task) for task in ("sentiment", "topic")]
     versions = [c.version if c else "" for c in champions]
-    sql = f"""SELECT a.document_id, a.published_at, a.source, a.tickers, a.topic, a.sentiment, a.net, a.leads, d.title, d.body
+    sql = f"""SELECT a.document_id, a.published_at, a.source, a.tickers, a.topic, a.sentiment, a.net, a.leads, d.url, d.title,
+              d.body, d.synthetic
               FROM articles a JOIN documents d ON d.id = a.document_id AND d.published_at = a.published_at
               WHERE a.sentiment_version != ? OR (? != '' AND a.topic_version != ?)
               ORDER BY a.published_at DESC, a.document_id LIMIT {int(limit)}"""
@@ -331,7 +335,7 @@ def rescore(store: Store, engine: Engine, *, limit: int) -> int:
             "scored_at"]  # fmt: skip
     with store.write() as tx:
         tx.execute("CREATE TEMP TABLE rescored AS SELECT * FROM articles LIMIT 0")
-        tx.insert_frame("rescored", new.assign(story_id="", leads=False))
+        tx.insert_frame("rescored", new.drop(columns=_SHOWN).assign(story_id="", leads=False))
         span = [old["published_at"].min().to_pydatetime(), old["published_at"].max().to_pydatetime()]
         n = tx.execute(
             f"""UPDATE articles SET {', '.join(f'{c} = r.{c}' for c in said)} FROM rescored r WHERE articles.published_at >= ?
@@ -341,7 +345,7 @@ def rescore(store: Store, engine: Engine, *, limit: int) -> int:
         leads = old["leads"].astype(int)
         signed = [before.assign(n_articles=-1, n_stories=-leads), after.assign(n_articles=1, n_stories=leads)]
         rollup.add(tx, _entries(pd.concat(signed, ignore_index=True)))
-        _renew(tx, after[old["leads"]].assign(story_id=old.loc[old["leads"], "document_id"]))
+        _renew(tx, after.join(new[_SAID])[old["leads"]].assign(story_id=old.loc[old["leads"], "document_id"]))
     return n
 
 
@@ -349,7 +353,13 @@ def _renew(tx: Transaction, leads: pd.DataFrame) -> None:
     """Bring the rows of stories up to date whose leading article was scored again."""
     if leads.empty:
         return
-    ids, span = leads["story_id"].tolist(), [leads["published_at"].min().to_pydatetime(), leads["published_at"].max().to_pydatetime()]
-    sizes = {name: held.n_articles for name, held in _stories(tx, ids, since=span[0]).items()}
-    tx.execute(f"DELETE FROM stories WHERE published_at >= ? AND published_at <= ? AND story_id IN ({_marks(ids)})", [*span, *ids])
-    tx.insert_frame("stories", leads.assign(n_articles=[sizes[name] for name in ids])[_STORY])
+    said = ["topic", "class", "net", *_SAID]
+    tx.execute("CREATE TEMP TABLE renewed AS SELECT * FROM stories LIMIT 0")
+    blank = {"source": 0, "tickers": 0, "n_articles": 0, "url": "", "title": "", "synthetic": False}
+    tx.insert_frame("renewed", leads.assign(**blank))
+    tx.execute(
+        f"""UPDATE stories SET {', '.join(f'{c} = r.{c}' for c in said)} FROM renewed r WHERE stories.published_at >= ?
+            AND stories.published_at <= ? AND stories.story_id = r.story_id""",
+        [leads["published_at"].min().to_pydatetime(), leads["published_at"].max().to_pydatetime()],
+    )
+    tx.execute("DROP TABLE renewed")

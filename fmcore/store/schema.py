@@ -103,10 +103,13 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
             "CREATE TABLE trend_folds (batch INTEGER NOT NULL, folded_at TIMESTAMP NOT NULL)",
             *(f"CREATE TABLE trend_{grain}_{'_'.join(sides) or 'all'} (bucket INTEGER NOT NULL, "
               + "".join(f"{side} INTEGER NOT NULL, " for side in sides) + f"{_TREND_SUMS})" for grain, sides in TREND_ROLLUPS),
-            # one row a story, at its leading article
+            # one row a story, with what a list shows of its leading article: looking fifty of them up in articles and documents would
+            # read both
             """CREATE TABLE stories (
                 story_id VARCHAR NOT NULL, published_at TIMESTAMP NOT NULL, topic INTEGER NOT NULL, source INTEGER NOT NULL,
-                tickers INTEGER NOT NULL, class TINYINT NOT NULL, net SMALLINT NOT NULL, n_articles INTEGER NOT NULL)""",
+                tickers INTEGER NOT NULL, class TINYINT NOT NULL, net SMALLINT NOT NULL, n_articles INTEGER NOT NULL,
+                p_negative FLOAT NOT NULL, p_neutral FLOAT NOT NULL, p_positive FLOAT NOT NULL, lexicon FLOAT NOT NULL,
+                url VARCHAR NOT NULL, title VARCHAR NOT NULL, synthetic BOOLEAN NOT NULL)""",
             # every document seen before this moment was scored
             "CREATE TABLE score_marks (scored_to TIMESTAMP NOT NULL, noted_at TIMESTAMP NOT NULL)",
         ),
