@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from fmcore import api_news, clock, config, runtime
-from fmcore.data import catalogue
+from fmcore.data import catalogue, sources
 from fmcore.models import registry
 from fmcore.models.card import card_markdown
 from fmcore.nouns import FMError, ModelVersion, Prediction
@@ -42,9 +42,21 @@ MAX_ROWS = 20_000
 MAX_CHARS = 2_000_000
 LATE_S = 120.0
 STATUS = (
-    ((UnknownTask, UnknownRun, UnknownJob, registry.UnknownModel, catalogue.UnknownDataset, *alerts.UNKNOWN, channels.UnknownChannel), 404),
-    ((AlreadyQueued, RunNotPossible, registry.NotPossible, registry.Tampered, alerts.NotPossible, notify.NotPossible), 409),
-    ((BadParams, assess.WrongLabels, *alerts.BAD, channels.BadChannel), 422),
+    (
+        (
+            UnknownTask,
+            UnknownRun,
+            UnknownJob,
+            registry.UnknownModel,
+            catalogue.UnknownDataset,
+            *alerts.UNKNOWN,
+            channels.UnknownChannel,
+            sources.UnknownSource,
+        ),
+        404,
+    ),
+    ((AlreadyQueued, RunNotPossible, registry.NotPossible, registry.Tampered, alerts.NotPossible, notify.NotPossible, sources.NotOn), 409),
+    ((BadParams, assess.WrongLabels, *alerts.BAD, channels.BadChannel, sources.SourceError), 422),
     ((Overloaded, Stopping, Refused, StoreError), 503),
 )
 

@@ -11,11 +11,15 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 from fastapi import APIRouter, Query
+from fastapi.encoders import jsonable_encoder
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from fmcore import config, runtime
+from fmcore.data import looks
+from fmcore.data.documents import RawItem
+from fmcore.data.sources import Sources
 from fmcore.nouns import Filters, Rule, Silence
 from fmcore.sentiment import alerts, channels, index, notify, sending
 from fmcore.store.store import Store
@@ -23,6 +27,51 @@ from fmcore.store.store import Store
 router = APIRouter(tags=["news"])
 
 # --- documents in (owner: the room data/)
+
+MAX_DOCUMENTS = 1_000
+
+
+class PushedDocument(BaseModel):
+    """A document as a program has it. What cannot be used is refused one by one, so no value here is refused by its type."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: Any = ""
+    body: Any = ""
+    url: Any = ""
+    published_at: Any = Field(None, description="ISO 8601 or RFC 2822 with its time zone; left out: when it is received.")
+    tickers: list[Any] = Field(default=[], max_length=100)
+    id: Any = Field("", description="The sender's own name for it; tells documents without a url apart.")
+
+    def item(self) -> RawItem:
+        url, title, body, key = ("" if value is None else str(value) for value in (self.url, self.title, self.body, self.id))
+        return RawItem(url, title, body, self.published_at, tuple(map(str, self.tickers)), key)
+
+
+class PushBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    source: str = Field("push", max_length=80, description="The source they count under; added where there is none of that name.")
+    documents: list[PushedDocument] = Field(min_length=1, max_length=MAX_DOCUMENTS)
+
+
+@router.post("/documents")
+def push_documents(body: PushBody) -> Response:
+    """Up to 1,000 documents in; sending them again adds nothing. Says what became of them, and why each refused one was."""
+    came = looks.receive(_store(), body.source, [document.item() for document in body.documents])
+    counts = {name: value for name, value in dataclasses.asdict(came).items() if name.startswith("n_")}
+    refused = [{"index": n, "reason": reason} for n, reason in came.refused]
+    return JSONResponse({"source": body.source, **counts, "refusals": came.refusals, "refused": refused})
+
+
+@router.get("/sources")
+def list_sources() -> Response:
+    """Every source with its state and health, as on the Data page."""
+    held = Sources(_store())
+    healths = held.healths()
+    rows = [{**dataclasses.asdict(source), "health": dataclasses.asdict(healths[source.name])} for source in held.all()]
+    return JSONResponse(jsonable_encoder({"sources": rows}))
+
 
 # --- detection on any series (owner: sentiment/anomaly.py)
 
@@ -136,7 +185,8 @@ State = Literal["pending", "firing", "resolved", "no data", "error"]
 
 @router.get("/alerts")
 def list_alerts(
-    state: Annotated[list[State] | None, Query(max_length=5)] = None, rule: Annotated[str, Query(max_length=80)] = "",
+    state: Annotated[list[State] | None, Query(max_length=5)] = None,
+    rule: Annotated[str, Query(max_length=80)] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> dict[str, Any]:
     """The inbox: the most severe first, then the newest; open alerts where no state is asked for."""
@@ -265,7 +315,8 @@ def test_channel(name: str) -> dict[str, Any]:
 
 @router.get("/deliveries")
 def list_deliveries(
-    channel: Annotated[str, Query(max_length=60)] = "", state: Literal["", "queued", "sent", "dead", "dry"] = "",
+    channel: Annotated[str, Query(max_length=60)] = "",
+    state: Literal["", "queued", "sent", "dead", "dry"] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
     """Notifications, newest first: state, attempts, latency of the last try, and its error. "dead" are the dead letters."""

@@ -45,10 +45,19 @@ _TAGS = "|".join(
 )
 _TAG = re.compile(rf"</?(?:{_TAGS})(?:\s+[\w:-]+\s*=[^<>]*|\s*/?)>|<!--", re.IGNORECASE)
 _BLOCK = re.compile(r"</?(?:p|div|br|li|h[1-6]|tr|td|th|ul|ol|table|section|article|blockquote|hr|figcaption)\b", re.IGNORECASE)
+_WHOLE = re.compile(r"<(?:html|head|body)\b", re.IGNORECASE)
 _ANY_TAG = re.compile(r"<[^<>]*>")
 _UNSEEN = ["script", "style", "noscript", "template", "iframe", "object", "svg", "head", "textarea"]
 _LETTERS = re.compile(r"[^\W\d_]")
-_ENGLISH = frozenset(("the", "and", "of", "with", "from", "after", "its", "has", "have", "will", "says", "was", "were", "would"))
+_NO_WORDS = re.compile(r"https?://\S+|[@$#]\w+|\bRT\b")
+_ENGLISH = frozenset(
+    re.findall(
+        r"\w+",
+        "the and with from after its says were would this that you your are for new stock stocks shares market markets today trading "
+        "news earnings report reports calls buy sell has have",
+    )
+)
+"""Two of these words make a text English without asking the model, which would agree, thirty times slower."""
 
 
 @dataclass(frozen=True)
@@ -194,10 +203,10 @@ def plain(raw: object, *, limit: int, lines: bool = False) -> tuple[str, bool]:
 
 def language(words: str) -> str:
     """ISO 639-1 guess of a text's language; "und" for a text of fewer than 20 letters."""
-    start = words[:300]
+    start = _NO_WORDS.sub("", words[:300])[:120]
     if len(_LETTERS.findall(start)) < 20:
         return "und"
-    if len(_ENGLISH.intersection(start.split())) > 1:  # the model would say so too, a hundred times slower
+    if len(_ENGLISH.intersection(start.lower().split())) > 1:
         return "en"
     return _identifier().classify(start)[0]
 
@@ -219,7 +228,7 @@ def _without_tags(raw: str) -> str:
     broken = _BLOCK.sub(lambda tag: "\n" + tag[0], raw)
     if raw.count("<") > MAX_TAGS:
         return html.unescape(_ANY_TAG.sub(" ", broken))
-    tree = LexborHTMLParser(broken)
+    tree = LexborHTMLParser(broken if _WHOLE.search(broken[:2_000]) else f"<body>{broken}")
     tree.strip_tags(_UNSEEN, recursive=True)
     return tree.root.text() if tree.root else ""
 

@@ -26,6 +26,7 @@ _TRACKERS = re.compile(
     re.IGNORECASE,
 )
 """Parameters that say how a reader came, never what is read."""
+_PLAIN_PATH = re.compile(r"(?:/[\w~-][\w.~-]*)+/?", re.ASCII)
 _DEFAULT = {"http": 80, "https": 443}
 
 
@@ -35,7 +36,7 @@ class BadLink(FMError):
 
 def canonical(url: str) -> str:
     """The canonical form of a link. Raises BadLink."""
-    plain = _BLANKS.sub("", url[: 4 * MAX_CHARS])
+    plain = _BLANKS.sub("", url[: 4 * MAX_CHARS]).encode("utf-8", "replace").decode("utf-8")
     try:
         parts = urlsplit(plain)
         host, port = parts.hostname, parts.port
@@ -74,6 +75,8 @@ def _host(host: str) -> str:
 
 
 def _path_and_query(parts: SplitResult) -> tuple[str, str]:
+    if not parts.query and _PLAIN_PATH.fullmatch(parts.path):  # nearly every article's
+        return parts.path, ""
     from courlan import normalize_url
 
     given = parse_qsl(parts.query, keep_blank_values=True, max_num_fields=200) if parts.query.count("&") < 200 else []

@@ -11,14 +11,14 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from fmcore import clock
 from fmcore.config import settings
 from fmcore.data import feeds, fetch, news_demo, outbound, prices, replay
 from fmcore.data.documents import Intake, RawItem, take_in
-from fmcore.data.sources import NotOn, Source, Sources, note
+from fmcore.data.sources import KINDS, NotOn, Source, Sources, UnknownSource, note
 from fmcore.nouns import FMError
 from fmcore.store.store import Store, StoreError
 
@@ -83,11 +83,32 @@ def look(store: Store, source: Source, *, ends: float, allow_private: bool = Fal
     return Intake()
 
 
+def receive(store: Store, name: str, items: Iterable[RawItem], *, kind: str = "push", by: str = "api") -> Intake:
+    """Take in what a program pushed or a person uploaded, under a source of that kind, which is added where there was none.
+
+    Sending the same items again adds nothing. Raises NotOn where the source is paused, removed or of another kind, SourceError for a
+    name that cannot be one.
+    """
+    sources = Sources(store)
+    try:
+        source = sources.get(name)
+    except UnknownSource:
+        source = sources.add(name, kind, by=by)
+    if source.state != "on":
+        raise NotOn(f"The source {name} is {source.state} and takes nothing in.", "Resume it, or add it again, on the Data page.")
+    if source.kind != kind:
+        raise NotOn(f"The source {name} is of kind {source.kind}, not {kind}.", "Use another name.")
+    memory, at = sources.memory(source), clock.now()
+    return take_in(
+        store, items, source=name, now=at, zone=source.zone, also=lambda tx, came: note(tx, name, now=at, intake=came, memory=memory)
+    )
+
+
 def _asked(sources: Sources, name: str) -> Source:
     source = sources.get(name)
     if source.state != "on":
         raise NotOn(f"The source {name} is {source.state}.", "Resume it first.")
-    if source.kind in ("push", "upload"):
+    if not KINDS[source.kind].is_looked_at:
         raise NotOn(f"The source {name} is not looked at.", "Documents are sent to it.")
     return source
 

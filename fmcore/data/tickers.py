@@ -159,7 +159,7 @@ def name_of(ticker: str) -> str:
 
 def normal(ticker: object) -> str:
     """A ticker as FM Desk writes it: upper case, without a leading $, share classes behind a dot (BRK.B); "" when it is none."""
-    plain = _normal(str(ticker).strip().lstrip("$")).upper()
+    plain = _normal(str(ticker or "").strip().lstrip("$")).upper()
     return plain if _TICKER.fullmatch(plain) else ""
 
 
