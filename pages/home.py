@@ -1,4 +1,4 @@
-"""Home: what is live and how good, what runs now, what ran last, how fresh everything is, and what to do first."""
+"""Home: the morning brief, what is live and how good, what runs now, what ran last, how fresh all is, and what to do first."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import streamlit as st
 from fmcore import clock, runtime
 from fmcore.data import catalogue
 from fmcore.nouns import FMError, ModelVersion, Run
+from fmcore.sentiment import alerts
 from fmcore.tasks import TASKS, first_run
-from pages import figures, live, ui
+from pages import brief, figures, live, ui
 
-SHOWN = ("accuracy", "macro_f1", "oos.in_scope_accuracy", "oos.recall")
-"""Figures of the live model that are shares of held-out messages, and so fit one axis."""
+SHOWN = ("accuracy", "macro_f1", "oos.recall")
+"""Figures of a live model that are shares of held-out rows, and so fit one axis."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,14 @@ def page() -> None:
     champions = {task: desk.registry.champion(task) for task in TASKS}
     _running(desk, tuple((run.id, run.state) for run in desk.runs.active()))
     left, right = ui.split(2, 1)
-    with left:
-        for task, champion in champions.items():
-            _live_model(desk, task, champion)
+    with left, ui.guarded():
+        brief.draw(desk)
     with right:
         _do_first(desk, champions)
+    with st.grid(3, min_column_width=290, gap="small", border=True) as grid:
+        for task, champion in champions.items():
+            with grid.cell():
+                _live_model(desk, task, champion)
     history = desk.runs.history(limit=8)
     _freshness(desk, champions, history)
     _last_runs(desk, history)
@@ -132,6 +136,10 @@ def steps(desk: Any, champions: Mapping[str, ModelVersion | None]) -> list[Step]
     real = [d for d in catalogue.datasets(use="classify") if not d.synthetic]
     here = [d for d in real if d.state != "missing"]
     todo: list[Step] = []
+    n_new = alerts.summary(desk.store)["unacknowledged"]
+    if n_new:
+        why = f"{n_new:,} firing, and nobody has said that they are at it."
+        todo.append(Step("Look at alerts", why, "Open", lambda: st.switch_page("alerts.py")))
     bare = next((task for task, live_now in champions.items() if live_now is None), None)
     if bare is not None and not busy:
         why = f"{TASKS[bare].title}: about a minute on two cores; the demo texts are built in."

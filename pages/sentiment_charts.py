@@ -223,26 +223,33 @@ def score_ticks(fig: go.Figure, low: float, high: float, **axis: Any) -> None:
 # ---------------------------------------------------------------- heat map
 
 
-def heat_chart(heat: pd.DataFrame, *, bucket: str, zone: dt.tzinfo, names: dict[str, str] | None = None) -> go.Figure:
-    """Net score by key and time; a cell with too little news is blank. heat: the columns of index.heat, by key and bucket.
+def heat_chart(
+    heat: pd.DataFrame, *, bucket: str, zone: dt.tzinfo, start: dt.datetime | None = None, end: dt.datetime | None = None
+) -> go.Figure:
+    """Net score by key and time; a cell with too little news is blank. heat: the columns of index.heat, in the order of keys to draw.
 
     Heat maps cannot be clicked, so an unseen square stands on each cell; its customdata is (key, bucket as ISO text).
     """
     t = ui.tokens()
+    span = pd.Timedelta(seconds=SPAN[bucket])
+    first, last = pd.Timestamp(start or heat["bucket"].min()), pd.Timestamp(end) - pd.Timedelta(seconds=1) if end else heat["bucket"].max()
+    every = pd.date_range(first.floor(span), last, freq=span, name="bucket")
     keys = list(dict.fromkeys(heat["key"]))
-    shown = {key: figures.chart_text((names or {}).get(key, key)) for key in keys}
-    wide = heat.pivot(index="key", columns="bucket", values="index").reindex(keys)
-    stories = heat.pivot(index="key", columns="bucket", values="n_stories").reindex(keys)
+    shown = {key: figures.chart_text(key) for key in keys}
+    wide = heat.pivot(index="key", columns="bucket", values="index").reindex(index=keys, columns=every)
+    stories = heat.pivot(index="key", columns="bucket", values="n_stories").reindex(index=keys, columns=every)
     buckets = pd.Series(wide.columns)
+    limit = _limit(wide.to_numpy(dtype=float))
     x = positions(buckets)
     labels = [shown[key] for key in keys]
     fig = go.Figure(
         go.Heatmap(
-            x=x, y=labels, z=wide.to_numpy(dtype=float), colorscale=t["signedscale"], zmid=0, zmin=-1, zmax=1, xgap=1.5, ygap=1.5,
+            x=x, y=labels, z=wide.to_numpy(dtype=float), colorscale=t["signedscale"], zmid=0, zmin=-limit, zmax=limit, xgap=1.5, ygap=1.5,
             hoverinfo="skip", hoverongaps=False,
             colorbar={
                 "orientation": "h", "y": -0.16, "yanchor": "top", "len": 0.55, "x": 1, "xanchor": "right", "thickness": 8,
-                "outlinewidth": 0, "tickvals": [-1, 0, 1], "ticktext": ["−1 ▼", "0", "▲ +1"], "tickfont": {"size": 12, "color": t["muted"]},
+                "outlinewidth": 0, "tickvals": [-limit, 0, limit], "ticktext": [f"−{limit:.1f} ▼", "0", f"▲ +{limit:.1f}"],
+                "tickfont": {"size": 12, "color": t["muted"]},
             },
         )
     )  # fmt: skip
@@ -254,15 +261,20 @@ def heat_chart(heat: pd.DataFrame, *, bucket: str, zone: dt.tzinfo, names: dict[
     fig.add_scatter(
         x=[c[0] for c in cells], y=[c[1] for c in cells], customdata=[c[2] for c in cells], mode="markers", name="cell",
         marker={"symbol": "square", "size": 14, "opacity": 0}, unselected={"marker": {"opacity": 0}},
-        hovertemplate="%{y}, %{customdata[2]}<br><b>%{customdata[3]}</b> · %{customdata[4]} stories<extra></extra>",
+        hovertemplate="%{y}, %{customdata[2]}<br><b>%{customdata[3]}</b><br>%{customdata[4]} stories<extra></extra>",
     )  # fmt: skip
     ui.desk(fig, max(180, 34 * len(keys) + 92), hovermode="closest", clickmode="event+select", showlegend=False)
     fig.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
-    span = pd.Timedelta(seconds=SPAN[bucket])
     zone = dt.UTC if SPAN[bucket] >= 86_400 else zone
     # a heat map's cells are centred on their position
     time_axis(fig, buckets.iloc[0] - span / 2, buckets.iloc[-1] + span / 2, zone, few=True)
     return fig
+
+
+def _limit(values: np.ndarray) -> float:
+    """The end of the colour scale: what all but the strongest cells stay within, at least 0.2, in steps of 0.1."""
+    known = np.abs(values[~np.isnan(values)])
+    return float(np.clip(np.ceil(10 * np.quantile(known, 0.98)) / 10, 0.2, 1.0)) if len(known) else 1.0
 
 
 def _cell_words(value: float) -> str:

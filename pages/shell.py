@@ -19,6 +19,8 @@ HERE = Path(__file__).resolve().parent
 PAGES = {
     "Desk": (
         ("home.py", "Home", "home", "What is live, how fresh it is, what runs, and what to do first."),
+        ("sentiment.py", "Sentiment", "monitoring", "How the news reads: index, topics, movers, and the stories behind every point."),
+        ("alerts.py", "Alerts", "notifications", "What fired and why; acknowledge, silence, rules with their backtest, delivery."),
         ("intent.py", "Intent", "chat", "Ask a model what a customer message is about; compare versions; teach a new intent."),
     ),
     "Work": (

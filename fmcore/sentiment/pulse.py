@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
+from fmcore import clock
 from fmcore.store.store import Store
 
 
@@ -15,6 +18,11 @@ def beat(store: Store) -> str:
                   (SELECT count(*) FROM alert_rules) AS rules"""
     )[0]
     return ".".join(str(value) for value in row.values())
+
+
+def last_evaluated(store: Store) -> dt.datetime | None:
+    """When an evaluation last moved a rule's mark or noted its failure; None before the first."""
+    return clock.from_store(store.rows("SELECT max(noted_at) AS at FROM alert_marks")[0]["at"])
 
 
 def is_synthetic(store: Store) -> bool:
