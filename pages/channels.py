@@ -23,6 +23,7 @@ STATES = {
     "dry": ("Dry run", "gray", ":material/visibility:"),
 }
 MODES = {"each": "Each alert", "digest": "Digest", "dry run": "Dry run"}
+TAKES = {"low": "Every severity", "medium": "Medium and high", "high": "High only"}
 EXAMPLES = {"webhook": "https://hooks.example.com/path", "apprise": "slack://TokenA/TokenB/TokenC, mailtos://user:password@example.com"}
 INTERVALS = {300: "5 min", 900: "15 min", 3600: "1 h", 6 * 3600: "6 h", 86_400: "1 d"}
 N_LOG, N_DEAD = 200, 10
@@ -58,12 +59,13 @@ def _channels(desk: Any, present: list[Channel], counts: dict[str, dict[str, int
 def _channel(desk: Any, channel: Channel, counts: dict[str, int]) -> None:
     """One channel: what it takes and how it went, then what can be done with it."""
     state = ("On", "green", ":material/notifications_active:") if channel.enabled else ("Paused", "gray", ":material/pause_circle:")
-    chips = [ui.chip(*state), ui.chip(_mode(channel)), ui.chip(f"from {channel.min_severity}"), ui.chip(f"{channel.per_minute} a minute")]
+    chips = [ui.chip(*state), ui.chip(_mode(channel)), ui.chip(TAKES[channel.min_severity]), ui.chip(f"{channel.per_minute} a minute")]
     said = " · ".join(f"{counts[name]:,} {STATES[name][0].lower()}" for name in STATES if counts.get(name)) or "nothing sent yet"
-    with st.container(border=True, gap="xsmall"):
-        st.markdown(f"**{ui.esc(channel.name)}** {' '.join(chips)}")
-        ui.note(f"{ui.esc(channel.kind)} · {ui.esc(channel.address)} · {said}")
-        with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(border=True, horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        with st.container(width="content", gap="xxsmall"):
+            st.markdown(f"**{ui.esc(channel.name)}** {' '.join(chips)}")
+            ui.note(f"{ui.esc(channel.kind)} · {ui.esc(channel.address)} · {said}")
+        with st.container(horizontal=True, vertical_alignment="center", width="content"):
             if st.button("Send a test", key=f"test-{channel.name}", icon=":material/send:"):
                 _test(desk, channel)
             word, icon = ("Pause", ":material/pause:") if channel.enabled else ("Resume", ":material/play_arrow:")
@@ -102,7 +104,7 @@ def _add(desk: Any) -> None:
         with st.container(horizontal=True):
             name = st.text_input("Name", max_chars=60, key=f"name-{n}", width=240)
             mode = st.selectbox("Sends", list(MODES), format_func=MODES.get, key=f"mode-{n}", width=180)
-            least = st.selectbox("Least severe", channels.SEVERITIES, format_func=str.capitalize, key=f"least-{n}", width=180)
+            least = st.selectbox("Takes", list(TAKES), format_func=TAKES.get, key=f"least-{n}", width=180)
             per_minute = st.number_input("Messages a minute", 1, 600, 30, key=f"rate-{n}", width=180)
             digest_s = st.selectbox("Digest every", list(INTERVALS), index=2, format_func=INTERVALS.get, key=f"digest-{n}", width=180)
         address = st.text_input("Address", type="password", key=f"address-{n}", placeholder=EXAMPLES[kind], autocomplete="off")
@@ -162,7 +164,7 @@ def _dead_letters(desk: Any) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             with st.container(width="content"):
-                ui.card("Dead letters", f"{len(dead):,} will not be tried again by themselves")
+                ui.card("Dead letters", f"{len(dead):,} not tried again unless asked to")
             if len(dead) > 1 and st.button("Send all again", key="retry-all", icon=":material/replay:"):
                 _do(lambda: _retry(desk, dead), "Queued again.")
         for letter in dead[:N_DEAD]:
@@ -206,7 +208,10 @@ def _log(desk: Any, present: list[Channel]) -> None:
             column_config={
                 "State": st.column_config.MultiselectColumn(options=words, color=[STATES[key][1] for key in STATES]),
                 "Alert": st.column_config.TextColumn(width=260),
-                "Took": st.column_config.NumberColumn(format="%.0f ms", help="How long the last try took"),
+                "Took": st.column_config.TextColumn(help="How long the last try took"),
+                "Error": st.column_config.TextColumn(width=200),
+                "Sent": st.column_config.TextColumn(width=110),
+                "Next try": st.column_config.TextColumn(width=110),
                 "Key": st.column_config.TextColumn(help="The same at every try: what a receiver tells repeats by"),
             },
         )  # fmt: skip
@@ -215,6 +220,7 @@ def _log(desk: Any, present: list[Channel]) -> None:
 def _row(n: Notification) -> dict[str, Any]:
     return {
         "Queued": ui.local(n.created_at), "Channel": n.channel, "Alert": n.title, "What": n.transition, "State": [STATES[n.state][0]],
-        "Tries": n.attempts, "Took": n.latency_ms, "Sent": ui.local(n.sent_at) if n.sent_at else "",
-        "Next try": ui.local(n.next_at) if n.next_at and n.state == "queued" else "", "Error": n.error, "Key": n.id[:12],
+        "Tries": n.attempts, "Error": n.error, "Took": "" if n.latency_ms is None else f"{n.latency_ms:.0f} ms",
+        "Sent": ui.local(n.sent_at) if n.sent_at else "", "Next try": ui.local(n.next_at) if n.next_at and n.state == "queued" else "",
+        "Key": n.id[:12],
     }  # fmt: skip
