@@ -240,7 +240,7 @@ def _connect() -> None:
     )
     st.code("python -m jobs run finetune --set dataset=/path/to/messages.csv", language="bash")
     st.markdown(f"**A folder of public data sets**, one sub-folder each in the publisher's own format, is read from `FM_DATA_DIR`. {where}")
-    st.code("FM_DATA_DIR/\n  banking77/train.csv, test.csv, categories.json\n  clinc150/data_full.json, domains.json", language=None)
+    st.code("\n".join(["FM_DATA_DIR/", *(f"  {file}" for file in catalogue.expected_files())]), language=None)
 
 
 def _check_upload() -> None:

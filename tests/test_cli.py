@@ -131,7 +131,15 @@ def test_data_lists_and_finds_the_catalogue(home):
     assert len(json.loads(fm(home, "data", "list", "--json").stdout)["datasets"]) >= 3
     assert Path(fm(home, "data", "path", "demo").stdout.strip()).is_dir()
     assert refused(fm(home, "data", "path", "clinc150"), "data fetch clinc150")
+    for command in ("path", "fetch"):
+        assert refused(fm(home, "data", command, "nab"), "no checksum of its publisher's files is known")
     assert refused(fm(home, "data", "path", "nonesuch"), "nonesuch")
+
+
+def test_data_finds_the_sets_of_fm_data_dir_that_are_no_labelled_texts_too(home, public_data):
+    for name, folder in (("nab", "nab"), ("stocknet", "news_stream"), ("financial_phrasebank", "financial_phrasebank")):
+        said = fm(home, "data", "path", name, FM_DATA_DIR=str(public_data))
+        assert said.returncode == 0 and Path(said.stdout.strip()) == public_data / folder
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ __all__ = [
     "check_rows",
     "dataset",
     "datasets",
+    "expected_files",
     "folded",
     "how_to_get",
     "load",
@@ -131,6 +132,11 @@ def how_to_get(name: str) -> str:
         f"It is not downloaded by itself, since no checksum of its publisher's files is known here. Get it from {entry.source} and "
         f"set FM_DATA_DIR to the folder that holds {(entry.folders or (name,))[0]}/{entry.marker}."
     )
+
+
+def expected_files() -> list[str]:
+    """For each set that is not built in, the file in FM_DATA_DIR that shows that it is there, as folder/name."""
+    return [f"{(entry.folders or (name,))[0]}/{entry.marker}" for name, entry in ENTRIES.items() if not entry.synthetic]
 
 
 def remote_files(name: str) -> tuple[RemoteFile, ...]:
