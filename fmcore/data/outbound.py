@@ -219,6 +219,7 @@ def ask(
     addresses = vetted(at, allow_private=allow_private)
     client.cookies.clear()
     for n, address in enumerate(addresses, 1):
+        deadline.check(str(at))  # four addresses that do not answer must not cost four times the time
         request = client.build_request(
             method,
             at.copy_with(host=address, fragment=None),
