@@ -131,7 +131,8 @@ def _widget(field: Field, key: str, suggested: Sequence[str] | None) -> Any:
         return _number(field, label, common)
     if suggested and field.kind == "text":
         options = list(dict.fromkeys([*([str(field.default)] if field.default else []), *suggested]))
-        return st.selectbox(label, options, accept_new_options=True, **common)
+        start = 0 if field.default else None  # an empty default stays empty: "" has a meaning of its own
+        return st.selectbox(label, options, index=start, placeholder="left empty", accept_new_options=True, **common)
     if field.kind == "list":
         lines = "\n".join(str(value) for value in field.default or ())
         return st.text_area(label, lines, placeholder="one a line", height=110, **common)

@@ -33,6 +33,7 @@ class Everything(BaseModel):
     dry: bool = False
     maybe: bool | None = None
     name: str = "demo"
+    source: str = ""
     required_name: str
     limit: Annotated[int, Field(gt=0)] = 5
     seeds: list[int] = [1, 2]
@@ -51,7 +52,7 @@ def script():
     from tests.pages.test_forms import Everything
 
     with st.form("f"):
-        values, slots = forms.draw(Everything, key="f", suggestions={"name": ["demo", "banking77"]})
+        values, slots = forms.draw(Everything, key="f", suggestions={"name": ["demo", "banking77"], "source": ["here", "there"]})
         sent = st.form_submit_button("Go")
     if sent:
         params, errors = forms.checked(Everything, values)
@@ -63,6 +64,17 @@ def drawn() -> AppTest:
     at = AppTest.from_function(script, default_timeout=20).run()
     assert not at.exception
     return at
+
+
+def test_a_suggested_field_that_is_empty_by_default_stays_empty_until_something_is_chosen():
+    at = drawn()
+    assert at.selectbox(key="f.source").value is None
+    at.text_input(key="f.required_name").set_value("x")
+    at.button[0].click().run()
+    assert at.session_state["params"]["source"] == ""
+    at.selectbox(key="f.source").set_value("there")
+    at.button[0].click().run()
+    assert at.session_state["params"]["source"] == "there"
 
 
 def test_every_field_gets_a_widget_of_its_kind():
