@@ -125,19 +125,25 @@ def windows(store: Store, until: dt.datetime, *, by: str | None = None, tickers:
 
     Columns: key, window, n_stories, n_articles, n_negative, and net, the sum over stories of P(positive) - P(negative).
     """
+    import pandas as pd
+
     from fmcore.sentiment import rollup
 
     end, width = rollup.bucket_of(until) + 1, int(WINDOW.total_seconds()) // rollup.BUCKET_S
     edges = [end - width * ago for ago in range(DAYS + 1, -1, -1)]
     scope = rollup.scope(store, Filters(tickers=tuple(tickers), start=rollup.moment_of(edges[0]), end=rollup.moment_of(end)))
-    sums = rollup.sums(store, scope, by=by, cuts=edges)
-    sides = rollup.CLASSES
-    return sums.assign(
-        key=sums["key"] if by else "",
-        window=DAYS - sums["label"],
-        n_stories=sums[[f"n_{side}" for side in sides]].sum(axis=1),
-        net=sums[[f"sum_{side}" for side in sides]].sum(axis=1) / NET_UNIT,
-    )[["key", "window", "n_stories", "n_articles", "n_negative", "net"]]
+    found = rollup.sums(store, scope, by=by, cuts=edges)
+    sums = pd.DataFrame(found.values, columns=rollup.SUMS)
+    return pd.DataFrame(
+        {
+            "key": found.keys if by else "",
+            "window": DAYS - found.labels,
+            "n_stories": sums[[f"n_{side}" for side in rollup.CLASSES]].sum(axis=1),
+            "n_articles": sums["n_articles"],
+            "n_negative": sums["n_negative"],
+            "net": sums[[f"sum_{side}" for side in rollup.CLASSES]].sum(axis=1) / NET_UNIT,
+        }
+    )
 
 
 def surprises(windows: pd.DataFrame, total: pd.DataFrame) -> Iterator[dict]:

@@ -10,7 +10,7 @@ from fmcore import clock, runtime
 from fmcore.tasks import TASKS
 from jobs import JOBS
 from pages import shell
-from tests.pages import toy_desk
+from tests.pages import toy_desk, toy_news
 
 SHELL = str(Path(shell.__file__))
 FILES = [file for lines in shell.PAGES.values() for file, *_ in lines]
@@ -55,8 +55,10 @@ def test_a_page_renders_on_an_empty_store(desk, file):
 @pytest.mark.parametrize("file", FILES)
 def test_a_page_renders_on_a_full_store(desk, tmp_path, file):
     toy_desk.fill(desk, tmp_path, running="maintain")
+    toy_news.fill(desk.store)
     at = visit(file)
     assert not at.exception
+    assert not at.error
     assert at.title
 
 
