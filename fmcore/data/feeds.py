@@ -26,7 +26,9 @@ MAX_BROKEN_BYTES = 200_000
 """A feed that is not well-formed XML goes through a much slower parser: only a small one does."""
 
 _DECLARES = re.compile(rb"<!\s*(?:DOCTYPE|ENTITY)", re.IGNORECASE)
-_PAGE = re.compile(rb"^\s*(?:<!--.*?-->\s*)*(?:<\?xml[^>]*\?>\s*)?(?:<!doctype\s+html|<html\b|<head\b|<body\b)", re.IGNORECASE | re.DOTALL)
+_PAGE = re.compile(
+    rb"^\s*(?:<!--(?:(?!-->).)*-->\s*|<\?xml[^>]*\?>\s*)*(?:<!doctype\s+html|<html\b|<head\b|<body\b)", re.IGNORECASE | re.DOTALL
+)
 _DECLARED = re.compile(r"^\s*<\?xml[^>]*?\?>")
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
 _TEXT_ENCODINGS = re.compile(
