@@ -35,6 +35,7 @@ _HANDLES = re.compile(r"(?<!\w)@\w+:?")
 _PREFIX = re.compile(r"^(?:(?:rt|via|mt|update(?: \d+)?|breaking(?: news)?|exclusive|just in|watch|read)\b[\s:|\-]*)+")
 _SOURCE = re.compile(r"\s[-\u2013\u2014|]\s(?:[\w.&']+\s?){1,4}$")
 _BOILERPLATE = re.compile(
+    r"\bvia\s*$|"
     r"\b(?:read more|click here|sign up for|subscribe (?:now|to)|all rights reserved|continue reading|full story|follow us on)\b.*$"
 )
 _WORDS = re.compile(r"\d+(?:[.,]\d+)*%?|\w+(?:'\w+)?")
@@ -57,7 +58,8 @@ def signatures(texts: Iterable[tuple[str, str]]) -> list[bytes]:
     """128 bytes for each (title, body); b"" for one without words, which is like no other.
 
     Shingles are pairs of neighbouring words, with a mark before the first and behind the last: a changed word costs two of them, another
-    company at the start of a short headline as well.
+    company at the start of a short headline as well. A number stands for two more: the same sentence with another figure is mostly
+    other news.
     """
     from datasketch import MinHash
 
@@ -69,7 +71,8 @@ def signatures(texts: Iterable[tuple[str, str]]) -> list[bytes]:
             found.append(b"")
             continue
         sketch = blank.copy()
-        sketch.update_batch([f"{a} {b}".encode() for a, b in pairwise(["^", *words, "$"])])
+        shingles = [f"{a} {b}".encode() for a, b in pairwise(["^", *words, "$"])]
+        sketch.update_batch(shingles + [b"%d#%b" % (i, word.encode()) for word in words if word[0].isdigit() for i in (1, 2)])
         found.append((sketch.hashvalues & 0xFF).astype(np.uint8).tobytes())
     return found
 
