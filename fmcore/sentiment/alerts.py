@@ -88,19 +88,22 @@ def evaluate(store: Store, *, now: dt.datetime | None = None, detector: Detector
     detector: what reads the counts, for tests; see surge.py.
     """
     moment = now or clock.now()
-    done = Evaluated()
+    done, marks, turns = Evaluated(), transitions.read_marks(store), _Turns(store, moment, detector)
+    quiet: list[tuple[str, Mark, Mark]] = []
     for one in sorted(rules(store), key=lambda r: ORDER.index(r.dimension)):  # who inhibits comes before who is inhibited
         done.n_rules += 1
+        mark = marks.get(one.id, Mark())
         try:
-            mark = transitions.read_mark(store, one.id)
-            outcome = _missing(store, one, mark, moment) if one.dimension == "source" else _news(store, one, mark, moment, detector)
-            transitions.write(store, one, mark, outcome, moment, done)
+            outcome = turns.missing(one, mark) if one.dimension == "source" else turns.news(one, mark)
+            moved = transitions.write(store, one, mark, outcome, moment, done)
+            quiet += [(one.id, mark, moved)] if moved else []
         except transitions.Overtaken as other:
             log.info("rule %s: %s", one.id, other)
         except Exception as error:  # one rule's fault must not stop the others
             log.exception("rule %s", one.id)
             done.errors[one.id] = f"{type(error).__name__}: {error}"[:300]
-            transitions.write_failure(store, one, done.errors[one.id], moment, done)
+            transitions.write_failure(store, one, mark, done.errors[one.id], moment, done)
+    transitions.move_marks(store, quiet, moment)
     return done
 
 
@@ -119,53 +122,67 @@ def explain(store: Store, alert_id: str) -> Mapping[str, Any]:
     )
 
 
-def _news(store: Store, rule: Rule, mark: Mark, moment: dt.datetime, detector: Detector) -> Outcome:
-    """A rule's turn over the buckets that closed since its mark."""
-    span = _closed(store, rule, mark, moment)
-    if span is None:
-        return Outcome(mark.done_until, mark.held)
-    start, end = span
-    if not rule.enabled:
-        return Outcome(end, {}, [Change("resolved", end, held) for held in mark.held.values() if held.firing])
-    held, changes, points = dict(mark.held), [], []
-    for bucket in readings(store, settings_of(rule), start, end, detector=detector):
-        held, changed = step(rule, held, bucket.at, of_dimension(rule, bucket), silent=bucket.silent)
-        changes += changed
-        points += [(bucket.at, o) for o in held.values() if o.n_hot and not bucket.silent]
-    return Outcome(end, held, changes, points, (end - start) // dt.timedelta(seconds=rule.bucket_s))
+class _Turns:
+    """The turns of one evaluation. What several rules ask of the store is asked once."""
+
+    def __init__(self, store: Store, moment: dt.datetime, detector: Detector):
+        self._store, self._moment, self._detector = store, moment, detector
+        self._spans: dict[tuple[int, dt.datetime | None], tuple[dt.datetime, dt.datetime] | None] = {}
+
+    def news(self, rule: Rule, mark: Mark) -> Outcome:
+        """A rule over the buckets that closed since its mark."""
+        asked = (rule.bucket_s, mark.done_until)
+        if asked not in self._spans:
+            self._spans[asked] = _closed(self._store, *asked, self._moment)
+        span = self._spans[asked]
+        if span is None:
+            return Outcome(mark.done_until, mark.held)
+        start, end = span
+        if not rule.enabled:
+            return Outcome(end, {}, [Change("resolved", end, held) for held in mark.held.values() if held.firing])
+        held, changes, points = dict(mark.held), [], []
+        for bucket in readings(self._store, settings_of(rule), start, end, detector=self._detector):
+            held, changed = step(rule, held, bucket.at, of_dimension(rule, bucket), silent=bucket.silent)
+            changes += changed
+            points += [(bucket.at, o) for o in held.values() if o.n_hot and not bucket.silent]
+        return Outcome(end, held, changes, points, (end - start) // dt.timedelta(seconds=rule.bucket_s))
+
+    def missing(self, rule: Rule, mark: Mark) -> Outcome:
+        """A rule over what does not come: it is judged as it is at this moment."""
+        moment = self._moment
+        found = {f.key: f for f in missing.findings(self._store, rule, moment)} if rule.enabled else {}
+        held: dict[str, Open] = {}
+        changes = [Change("resolved", moment, was) for key, was in mark.held.items() if was.firing and key not in found]
+        for key, one in found.items():
+            was = mark.held.get(key)
+            if was is None:
+                figures = (one.value, one.expected, 1.0, rule.bucket_s, one.reason)
+                was = Open(key, one.kind, rule.severity, False, one.since, moment, 1, 0, *figures)
+            elif was.firing:
+                was = dataclasses.replace(was, until=moment, value=one.value, reason=one.reason)
+            elif moment - was.until >= CONFIRM:
+                was = dataclasses.replace(was, firing=True, until=moment, value=one.value, reason=one.reason)
+                changes.append(Change("firing", moment, was))
+            held[key] = was
+        return Outcome(max(moment, mark.done_until or moment), held, changes)
 
 
-def _closed(store: Store, rule: Rule, mark: Mark, moment: dt.datetime) -> tuple[dt.datetime, dt.datetime] | None:
-    """From the first bucket that the rule has not judged to the end of the last one that is closed and complete; None without any."""
-    length = dt.timedelta(seconds=rule.bucket_s)
-    closed = counting.floor_to(moment - GRACE, rule.bucket_s)
+def _closed(
+    store: Store, bucket_s: int, done_until: dt.datetime | None, moment: dt.datetime
+) -> tuple[dt.datetime, dt.datetime] | None:
+    """From the first bucket that has not been judged to the end of the last one that is closed and complete; None without any."""
+    length = dt.timedelta(seconds=bucket_s)
+    closed = counting.floor_to(moment - GRACE, bucket_s)
+    if done_until is not None and done_until + length > closed:
+        return None
     newest = counting.newest(store, before=closed)
-    first = mark.done_until or counting.oldest(store, since=moment - LOOK_BACK)
+    first = done_until or counting.oldest(store, since=moment - LOOK_BACK)
     if newest is None or first is None:
         return None
-    end = min(closed, counting.floor_to(newest, rule.bucket_s) + length)
-    start = counting.floor_to(max(first, moment - LOOK_BACK), rule.bucket_s)
-    if mark.done_until is not None and start < mark.done_until:
+    end = min(closed, counting.floor_to(newest, bucket_s) + length)
+    start = counting.floor_to(max(first, moment - LOOK_BACK), bucket_s)
+    if done_until is not None and start < done_until:
         start += length  # the rule had other buckets before: nothing is judged twice
-    waits = counting.first_incomplete(store, start, end, bucket_s=rule.bucket_s, share=HELD_SHARE, seen_since=moment - HOLD)
+    waits = counting.first_incomplete(store, start, end, bucket_s=bucket_s, share=HELD_SHARE, seen_since=moment - HOLD)
     end = min(end, waits or end)
     return (start, end) if start < end else None
-
-
-def _missing(store: Store, rule: Rule, mark: Mark, moment: dt.datetime) -> Outcome:
-    """A rule's turn over what does not come: it is judged as it is at this moment."""
-    found = {f.key: f for f in missing.findings(store, rule, moment)} if rule.enabled else {}
-    held: dict[str, Open] = {}
-    changes = [Change("resolved", moment, was) for key, was in mark.held.items() if was.firing and key not in found]
-    for key, one in found.items():
-        was = mark.held.get(key)
-        if was is None:
-            figures = (one.value, one.expected, 1.0, rule.bucket_s, one.reason)
-            was = Open(key, one.kind, rule.severity, False, one.since, moment, 1, 0, *figures)
-        elif was.firing:
-            was = dataclasses.replace(was, until=moment, value=one.value, reason=one.reason)
-        elif moment - was.until >= CONFIRM:
-            was = dataclasses.replace(was, firing=True, until=moment, value=one.value, reason=one.reason)
-            changes.append(Change("firing", moment, was))
-        held[key] = was
-    return Outcome(max(moment, mark.done_until or moment), held, changes)

@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Iterator
 
 from fmcore import clock
-from fmcore.data.tickers import UNKNOWN_SECTOR, sector_of
+from fmcore.data.tickers import UNKNOWN_SECTOR, book
 from fmcore.nouns import Counts
 from fmcore.store.store import Store
 
@@ -105,5 +105,6 @@ def _sectors(store: Store, start: dt.datetime, end: dt.datetime) -> tuple[list[s
     """The tickers of a span whose sector is known, and their sectors, side by side."""
     sql = "SELECT DISTINCT unnest(tickers) AS ticker FROM articles WHERE published_at >= ? AND published_at < ? ORDER BY ticker"
     named = [row["ticker"] for row in store.rows(sql, clock.to_store(start), clock.to_store(end))]
-    known = {ticker: sector for ticker in named if (sector := sector_of(ticker)) != UNKNOWN_SECTOR}
+    sectors = book().sectors
+    known = {ticker: sectors[ticker] for ticker in named if sectors.get(ticker, UNKNOWN_SECTOR) != UNKNOWN_SECTOR}
     return list(known), list(known.values())

@@ -76,6 +76,10 @@ def save_rule(store: Store, rule: Rule, *, by: str, now: dt.datetime | None = No
     columns = dataclasses.asdict(checked) | {"keys": list(checked.keys), "kinds": list(checked.kinds)}
     with store.write() as tx:
         known = {id for (id,) in tx.execute("SELECT DISTINCT id FROM alert_rules")} | {r.id for r in DEFAULTS}
+        was = tx.execute("SELECT dimension FROM alert_rules WHERE id = ? ORDER BY n DESC LIMIT 1", [checked.id])
+        before = was[0][0] if was else next((r.dimension for r in DEFAULTS if r.id == checked.id), checked.dimension)
+        if before != checked.dimension:
+            raise BadRule(f"This rule is about each {before}; that cannot change.", "Make another rule, and switch this one off.")
         if checked.id not in known and len(known) >= MAX_RULES:
             raise BadRule(f"There are {MAX_RULES} rules already.", "Change one of them.")
         _append(tx, "alert_rules", columns, by=by, now=now)

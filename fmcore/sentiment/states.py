@@ -118,9 +118,7 @@ def severity_of(rule: Rule, reading: Reading) -> str:
 
 def to_plain(held: Mapping[str, Open]) -> dict[str, dict[str, Any]]:
     """What is open, for JSON."""
-    return {
-        key: dataclasses.asdict(o) | {"since": o.since.isoformat(), "until": o.until.isoformat()} for key, o in held.items()
-    }
+    return {key: vars(o) | {"since": o.since.isoformat(), "until": o.until.isoformat()} for key, o in held.items()}
 
 
 def from_plain(plain: Mapping[str, Mapping[str, Any]]) -> dict[str, Open]:

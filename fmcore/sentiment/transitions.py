@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import functools
 import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,34 +74,51 @@ class Outcome:
     n_buckets: int = 0
 
 
-def read_mark(store: Store, rule_id: str) -> Mark:
-    """The mark of a rule; an empty one before its first evaluation."""
-    rows = store.rows("SELECT * FROM alert_marks WHERE rule_id = ?", rule_id)
-    if not rows:
-        return Mark()
-    live = json.loads(rows[0]["live"])
-    return Mark(clock.from_store(rows[0]["done_until"]), from_plain(live["open"]), from_plain(live["error"]).get(""), rows[0]["n_errors"])
+def read_marks(store: Store) -> dict[str, Mark]:
+    """The marks of all rules that were evaluated before."""
+    found = {}
+    for row in store.rows("SELECT * FROM alert_marks"):
+        live = json.loads(row["live"])
+        done_until, error = clock.from_store(row["done_until"]), from_plain(live["error"]).get("")
+        found[row["rule_id"]] = Mark(done_until, from_plain(live["open"]), error, row["n_errors"])
+    return found
 
 
-def write(store: Store, rule: Rule, mark: Mark, outcome: Outcome, moment: dt.datetime, done: Evaluated) -> None:
-    """Store a turn that went well. Raises Overtaken when the rule's mark is no longer the one the turn began with."""
+def write(store: Store, rule: Rule, mark: Mark, outcome: Outcome, moment: dt.datetime, done: Evaluated) -> Mark | None:
+    """Store a turn that went well, or return where the mark moves when nothing else is to be stored (`move_marks`).
+
+    Raises Overtaken when the rule's mark is no longer the one that the turn began with.
+    """
     after = Mark(outcome.until, outcome.held)
+    done.n_buckets += outcome.n_buckets
     ledger = _Ledger(store, rule, moment, done)
     ledger.changes(outcome, held_before=mark.held)
     ledger.releases(outcome.held)
     if mark.error is not None and mark.error.firing:
-        ledger.bucket([Change("resolved", moment, mark.error)])
+        ledger.changes(Outcome(outcome.until, {}, [Change("resolved", moment, mark.error)]), held_before={"": mark.error})
     points = _point_rows(rule, outcome.points)
-    if ledger.rows or points or after != mark:
-        with store.write() as tx:
-            _set_mark(tx, rule.id, mark, after, "", moment)
-            ledger.commit(tx, points)
-    done.n_buckets += outcome.n_buckets
+    if not ledger.rows and not points:
+        return after if after != mark else None
+    with store.write() as tx:
+        _set_mark(tx, rule.id, mark, after, "", moment)
+        ledger.commit(tx, points)
+    return None
 
 
-def write_failure(store: Store, rule: Rule, error: str, moment: dt.datetime, done: Evaluated) -> None:
+def move_marks(store: Store, moves: Sequence[tuple[str, Mark, Mark]], moment: dt.datetime) -> None:
+    """Move the marks of rules that had nothing to say, (rule id, from, to) each; one that was moved meanwhile stays."""
+    if not moves:
+        return
+    with store.write() as tx:
+        for rule_id, before, after in moves:
+            try:
+                _set_mark(tx, rule_id, before, after, "", moment)
+            except Overtaken as other:
+                log.info("rule %s: %s", rule_id, other)
+
+
+def write_failure(store: Store, rule: Rule, mark: Mark, error: str, moment: dt.datetime, done: Evaluated) -> None:
     """Store that a rule failed: its mark and what it holds stay, and from the FAILS-th time in a row it is an alert of its own."""
-    mark = read_mark(store, rule.id)
     reason = f"The rule {rule.title!r} could not be evaluated: {error}. What it watches is not watched meanwhile."
     held = mark.error or Open("", "error", "high", False, moment, moment, 0, 0, 0.0, 0.0, 1.0, rule.bucket_s, reason)
     n = mark.n_errors + 1
@@ -125,15 +144,21 @@ class _Ledger:
 
     def __init__(self, store: Store, rule: Rule, moment: dt.datetime, done: Evaluated):
         self._store, self._rule, self._moment, self._done = store, rule, moment, done
-        self._muting = Muting(store, rule, moment)
         self._told: dict[str, _Lead] = {}  # open alerts whose beginning was told -> who spoke for them
+        self._n_open: Counter[str] = Counter()  # who speaks for a group -> how many of the group are open
         self._begun: set[str] = set()
         self.rows: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
 
+    @functools.cached_property
+    def _muting(self) -> Muting:
+        return Muting(self._store, self._rule, self._moment)
+
     def changes(self, outcome: Outcome, *, held_before: Mapping[str, Open]) -> None:
         """All changes of the turn, bucket by bucket."""
-        self._told |= self._told_before(held_before)
+        if any(held.firing for held in held_before.values()):
+            self._told |= self._told_before(held_before)
+            self._n_open.update(lead.id for lead in self._told.values())
         for _, of_bucket in itertools.groupby(outcome.changes, key=lambda change: change.at):
             self.bucket(list(of_bucket), standing=outcome.held)
 
@@ -152,7 +177,8 @@ class _Ledger:
 
     def releases(self, held: Mapping[str, Open]) -> None:
         """What is open, was not told, and is muted no longer: a silence has ended, or the alert that stood for it is over."""
-        waiting = {self._id(o): o for o in held.values() if o.firing and self._id(o) not in self._begun | self._told.keys()}
+        seen = self._begun | self._told.keys()
+        waiting = {id: o for id, o in ((self._id(o), o) for o in held.values() if o.firing) if id not in seen}
         if not waiting:
             return
         sql = "SELECT DISTINCT alert_id FROM alert_acks WHERE alert_id IN (SELECT unnest(?::VARCHAR[]))"
@@ -191,15 +217,17 @@ class _Ledger:
             self._begun.add(id)
             if is_told and lead:
                 self._told[id] = lead
+                self._n_open[lead.id] += 1
                 self._muting.told_at[row["fingerprint"]] = self._moment
         if lead:
             self._tell(lead, told)
 
     def _tell(self, lead: _Lead, told: Sequence[Open]) -> None:
         row = next(row for row in reversed(self.rows) if row["alert_id"] == lead.id)
-        others = [attribution.label(*identity(self._rule, held)) for held in told[1:]]
-        more = f" and {len(others)} more" if others else ""
-        named = ", ".join(others[:MAX_NAMED]) + (f" and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else "")
+        n = len(told) - 1
+        more = f" and {n} more" if n else ""
+        named = ", ".join(attribution.label(*identity(self._rule, held)) for held in told[1 : 1 + MAX_NAMED])
+        named += f" and {n - MAX_NAMED} more" if n > MAX_NAMED else ""
         severity = max((held.severity for held in told), key=SEVERITIES.index)
         self.events.append(self._event(lead, lead.held.kind if lead.held.kind in ("no data", "error") else "firing", severity) | {
             "title": f"{self._title(lead.held)}{more}", "reason": row["reason"] + (f" With it: {named}." if named else ""),
@@ -210,7 +238,9 @@ class _Ledger:
         held = change.held
         id = self._id(held)
         lead, silenced = self._told.pop(id, None), self._muting.silence(*identity(self._rule, held))
-        last_of_group = lead is not None and all(other.id != lead.id for other in self._told.values())
+        if lead is not None:
+            self._n_open[lead.id] -= 1
+        last_of_group = lead is not None and self._n_open[lead.id] == 0
         told = last_of_group and not silenced
         muted = Muted("" if told else "silence" if silenced else "group" if lead else "never told", silenced)
         of_news = held.kind in attribution.KINDS
