@@ -212,13 +212,14 @@ class Runs:
     ) -> Run | None:
         """One turn of a schedule in one transaction: queue the run for slot_at, record lost slots, set the next one.
 
-        A slot that has a run or a missed row already is left alone. A slot that cannot be queued becomes a missed one.
+        A slot that has a run or a missed row already is left alone, but for routine jobs: they go on when the clock is set back and
+        an hour is lived through again. A slot that cannot be queued becomes a missed one.
         """
         checked = self._checked_params(job, self.job(job).scheduled_params)
         run_id, lost = None, list(lost)
         with self._write() as tx:
             taken = schedules.taken(tx, job, [at for at, _ in lost] + [slot_at] * (slot_at is not None))
-            if slot_at is not None and slot_at not in taken:
+            if slot_at is not None and (slot_at not in taken or self.job(job).routine):
                 try:
                     self._refuse(tx, job, "queued")
                     run_id = self._insert(tx, job, checked, trigger="schedule", slot_at=slot_at)
