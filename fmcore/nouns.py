@@ -228,7 +228,7 @@ class Dataset:
 class Task:
     """What a model can be asked: one line in fmcore/tasks.py. labels: the only ones there may be; empty: what its data set has.
 
-    lexical: words and word parts may stand beside the embedding, which loses which way a sentence points.
+    lexical: words and word parts may stand beside the embedding, which loses which way a sentence points. recipe: the usual one.
     """
 
     name: str
@@ -237,6 +237,7 @@ class Task:
     datasets: tuple[str, ...]
     labels: tuple[str, ...] = ()
     lexical: bool = False
+    recipe: str = "linear"
 
 
 # ---------------------------------------------------------------- news, trends, alerts

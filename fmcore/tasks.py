@@ -12,7 +12,10 @@ TASKS = {
     task.name: task
     for task in (
         Task("intent", "Customer-service intent", "demo", ("demo", "banking77", "clinc150")),
-        Task("sentiment", "News sentiment", "demo_sentiment", ("demo_sentiment", "financial_phrasebank"), SENTIMENTS, lexical=True),
+        Task(
+            "sentiment", "News sentiment", "demo_sentiment", ("demo_sentiment", "financial_phrasebank"), SENTIMENTS, lexical=True,
+            recipe="full",
+        ),
         Task("topic", "News topic", "demo_topic", ("demo_topic", "twitter_financial_topic"), lexical=True),
     )
 }

@@ -22,6 +22,7 @@ from fmcore.nouns import FMError, Job, ModelVersion, Report
 from fmcore.store.store import Store
 
 CHAMPION = "champion"
+AUTO = "auto"
 FEW_SHOT_EPOCHS = 8
 """A handful of rows a label makes short epochs: 8 of them took 5 shots on Banking77 from 0.804 to 0.816."""
 
@@ -33,7 +34,7 @@ class RunFolderDamaged(FMError):
 class Params(BaseModel, extra="forbid"):
     task: Literal[tuple(tasks.TASKS)] = Field("intent", description="What the model is for.")
     dataset: str = Field("", title="Data set (empty: the task's demo data)", max_length=1000, description="A data set of the catalogue, or the path of a CSV file with the columns text,label; champion: the present model's; empty: the task's demo data.")  # noqa: E501  # fmt: skip
-    recipe: Literal["linear", "contrast", "full", "lora", "champion"] = Field("linear", description="linear: a head on the frozen encoder, minutes. contrast: for few shots, pulls messages of one intent together first. full: tune every layer, the best accuracy. lora: tune small adapters, less memory on a GPU. champion: the present model's.")  # noqa: E501  # fmt: skip
+    recipe: Literal["auto", "linear", "contrast", "full", "lora", "champion"] = Field("auto", description="auto: the task's usual one. linear: a head on the frozen encoder, minutes. contrast: for few shots, pulls messages of one intent together first. full: tune every layer, the best accuracy. lora: tune small adapters, less memory on a GPU. champion: the present model's.")  # noqa: E501  # fmt: skip
     epochs: int = Field(0, title="Epochs (0: automatic)", ge=0, le=50, description="Passes over the training rows (full, lora); 0: the profile's, or 8 for few shots.")  # noqa: E501  # fmt: skip
     batch: int = Field(0, title="Batch (0: automatic)", ge=0, le=1024, description="Rows a training step (full, lora); 0 takes the profile's.")  # noqa: E501  # fmt: skip
     learning_rate: float = Field(1e-4, gt=0, le=0.1, allow_inf_nan=False, description="Peak learning rate of the encoder (full, lora); the head's is ten times that.")  # noqa: E501  # fmt: skip
@@ -115,13 +116,15 @@ def _promotion(registry: Registry, version: ModelVersion, params: Params) -> tup
 
 
 def _resolved(store: Store, params: Params) -> Params:
-    """The parameters with the task's demo data for no data set, and the present champion's choices for the word "champion"."""
+    """The parameters with the task's demo data for no data set, its recipe for "auto", and the champion's choices for "champion"."""
     usual = tasks.task(params.task).default_dataset
+    if params.recipe == AUTO:
+        params = params.model_copy(update={"recipe": tasks.task(params.task).recipe})
     if CHAMPION not in (params.recipe, params.dataset):
         return params.model_copy(update={"dataset": params.dataset or usual})
     champion = Registry(store).champion(params.task)
     before = dict(champion.metrics.get("params") or {}) if champion else {}
-    recipe = before.get("recipe", "linear") if params.recipe == CHAMPION else params.recipe
+    recipe = before.get("recipe", tasks.task(params.task).recipe) if params.recipe == CHAMPION else params.recipe
     dataset = before.get("dataset", usual) if params.dataset == CHAMPION else params.dataset or usual
     return params.model_copy(update={"recipe": recipe, "dataset": dataset})
 

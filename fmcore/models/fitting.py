@@ -39,6 +39,7 @@ class FitOptions:
     """What can be asked of a fit. head "auto" compares the kinds on validation. test_is_publishers: never learn from test.
 
     lexical: the rows bring their texts, and lexical scores stand beside the head where validation says that they help.
+    logistic_c: penalties of the logistic head to try, as in `fit_logistic`.
     """
 
     head: Literal["auto", "logistic", "ridge", "blend"] = "auto"
@@ -50,6 +51,7 @@ class FitOptions:
     refit: bool = True
     test_is_publishers: bool = True
     lexical: bool = False
+    logistic_c: tuple[float, ...] = (LOGISTIC_C,)
 
 
 def fit_classifier(
@@ -261,7 +263,8 @@ def _choose_head(
     ridges: list[_Trial] = []
     sums = None
     if options.head != "ridge":
-        trials.append(_tried(fit_logistic(train.embeddings, classes, n_classes=len(labels), c=LOGISTIC_C), inside, truth))
+        heads = [fit_logistic(train.embeddings, classes, n_classes=len(labels), c=c) for c in options.logistic_c]
+        trials.append(min((_tried(head, inside, truth) for head in heads), key=lambda trial: trial.nll))
     if options.head != "logistic":
         heads, sums = _ridges(train, classes, len(labels), options)
         ridges = [_tried(head, inside, truth) for head in heads]

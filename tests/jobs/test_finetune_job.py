@@ -6,7 +6,7 @@ import shutil
 import pytest
 from pydantic import ValidationError
 
-from fmcore import config
+from fmcore import config, tasks
 from fmcore.data.catalogue import UnknownDataset
 from fmcore.models.classifier import Classifier
 from fmcore.models.registry import Registry
@@ -145,6 +145,12 @@ def test_the_weekly_run_without_a_champion_takes_the_linear_recipe_on_the_defaul
     folder = run_dir(store, "run-1", **finetune.JOB.scheduled_params)
     chosen = json.loads((folder / "settings.json").read_text())["params"]
     assert (chosen["recipe"], chosen["dataset"]) == ("linear", "demo")
+
+
+def test_a_run_that_names_no_recipe_takes_the_tasks_own(store):
+    for task, recipe in (("intent", "linear"), ("sentiment", "full")):
+        chosen = json.loads((run_dir(store, f"run-{task}", task=task, dataset="") / "settings.json").read_text())["params"]
+        assert chosen["recipe"] == recipe == tasks.task(task).recipe
 
 
 def test_the_linear_recipe_runs_through_the_same_job(store, trained):

@@ -1,6 +1,7 @@
 """The tuning recipes end to end on a tiny real BERT: what they leave frozen, what they write, and that they repeat and resume."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from fmcore.models.classifier import Classifier
 from fmcore.models.encoder import load_encoder
 from fmcore.models.manifest import check_manifest
 from fmcore.nouns import Cancelled
+from fmcore.text import text_hash
 from fmcore.training import finetune
 from fmcore.training.linear import NAME_WEIGHT
 from tests.tiny_encoder import TOPICS, save_tiny_encoder, tiny_data
@@ -138,6 +140,31 @@ def test_the_publishers_test_rows_are_never_learnt_from(base, tmp_path):
     published = finetune.train(tiny_data(test_is_publishers=True), options(base, epochs=1), tmp_path / "published", Quiet())
     assert cut["n_shipped"] == 80 + 48 + 48 and published["n_shipped"] == 80 + 48
     assert cut["accuracy"] == published["accuracy"]
+
+
+def test_agreement_of_annotators_softens_what_the_loss_aims_at():
+    texts, classes = ["profit rose", "profit rose a bit", "profit was seen", "unheard of"], np.array([2, 2, 1, 0])
+    tiers = {text_hash(texts[0]): "all", text_hash(texts[1]): "50", text_hash(texts[2]): "75"}
+    targets = finetune.targets_of(texts, classes, tiers)
+    assert targets.dtype == np.float32 and np.allclose(targets.sum(axis=1), 1) and (targets.argmax(axis=1) == classes).all()
+    assert np.allclose(targets[np.arange(4), classes], [0.98, 0.6, 0.87, 1.0])
+    assert targets[1, 1] == pytest.approx(targets[1, 0])  # the other labels in the proportion in which they come
+    assert finetune.targets_of(texts, classes, {}) is classes
+
+
+@pytest.mark.parametrize("recipe", ["full", "lora"])
+def test_tuning_on_rows_with_known_agreement_repeats_and_gives_words_a_say(base, tmp_path, recipe):
+    data = tiny_data()
+    data = replace(data, tiers={text_hash(message): "66" for message in data.train["text"][::2]})
+    first, _, _ = tuned(base, data, recipe=recipe)
+    again, _, _ = tuned(base, data, recipe=recipe)
+    assert all(torch.equal(a, b) for a, b in zip(weights(first).values(), weights(again).values(), strict=True))
+    metrics = finetune.train(data, options(base, recipe=recipe, epochs=1, lexical=True), tmp_path, Quiet())
+    tried = [(t["kind"], t["settings"].get("c")) for t in metrics["head"]["tried"]]
+    assert metrics["lexical"]["n_words"] > 0 and tried[0][0] == "logistic" and tried[0][1] in finetune.TUNED_C
+    check_manifest(tmp_path)
+    answer = Classifier.load(tmp_path, version="v").predict([data.test["text"].iloc[0]])[0]
+    assert answer.label in data.labels and sum(answer.scores.values()) == pytest.approx(1)
 
 
 def test_padding_does_not_change_what_a_row_says():
