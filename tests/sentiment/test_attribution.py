@@ -40,7 +40,7 @@ STORY = st.fixed_dictionaries({
     "topic": st.sampled_from(["Fraud", "Fraud", "Macro", ""]), "source": st.sampled_from(["wire-a", "wire-b", "blog", "x"]),
     "sentiment": st.sampled_from(["negative", "negative", "neutral", "positive"]), "net": st.integers(-10_000, 10_000),
     "tickers": st.lists(st.sampled_from(["CLBK", "QLN", "NRVF", "ZZZZ"]), max_size=4).map(tuple),
-    "title": st.lists(st.sampled_from("fraud probe bank inquiry the of shares fall a regulator 12 § ''".split()), max_size=7).map(" ".join),
+    "title": st.lists(st.sampled_from(["fraud", "probe", "bank", "inquiry", "the", "of", "shares", "fall", "a", "regulator", "12", "§", "''"]), max_size=7).map(" ".join),
 })  # fmt: skip
 
 
