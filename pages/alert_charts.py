@@ -36,7 +36,8 @@ def strip(fired: pd.DataFrame, *, days: int, today: dt.date) -> go.Figure:
     first, last = pd.Timestamp(every[0], tz="UTC"), pd.Timestamp(every[-1], tz="UTC")
     half = pd.Timedelta(hours=12)
     charts.time_axis(fig, first - half, last + half, dt.UTC, hoverformat="%a %d %b")
-    fig.update_yaxes(nticks=4, rangemode="tozero", tickformat=",d")
+    highest = int(day.value_counts().max()) if len(day) else 1
+    fig.update_yaxes(dtick=-(-highest // 3), range=[0, 1.08 * highest], tickformat=",d")
     return fig
 
 

@@ -40,7 +40,7 @@ def page() -> None:
     now = clock.now()
     ui.header("Home", f"{now:%A} {now.day} {now:%B}, {now:%H:%M} UTC · up for {clock.duration((now - desk.started_at).total_seconds())}")
     champions = {task: desk.registry.champion(task) for task in TASKS}
-    _running(desk, tuple((run.id, run.state) for run in desk.runs.active()))
+    _running(desk, tuple((run.id, run.state) for run in live.at_work(desk)))
     left, right = ui.split(2, 1)
     with left, ui.guarded():
         brief.draw(desk)
@@ -196,7 +196,7 @@ def _do_first(desk: Any, champions: Mapping[str, ModelVersion | None]) -> None:
 @st.fragment(run_every=2.0)
 def _running(desk: Any, drawn: tuple[tuple[str, str], ...]) -> None:
     """What runs or waits, each with its progress. When that list changes, the whole page is drawn again."""
-    active = desk.runs.active()
+    active = live.at_work(desk)
     if tuple((run.id, run.state) for run in active) != drawn:
         st.rerun()
     for run in active:
@@ -243,7 +243,7 @@ def _freshness(desk: Any, champions: Mapping[str, ModelVersion | None], history:
         newest = max((c.created_at for c in champions.values() if c), default=None)
         words = f"made {clock.ago(newest)}" if newest else "none yet"
         ui.kpi("Models live", f"{n_live} of {len(champions)}", words=words, icon=":material/deployed_code:")
-        active = desk.runs.active()
+        active = live.at_work(desk)
         n_running = sum(run.state == "running" for run in active)
         ended = next((run for run in history if run.is_over), None)
         words = f"last: {live.STATES[ended.state][0].lower()}" if ended else "none ended yet"

@@ -5,6 +5,8 @@ Owns the words and colours of run states; never starts, stops or waits for anyth
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
@@ -58,6 +60,11 @@ TRIGGERS = {
     "retry": "a retry",
     "resume": "a resume",
 }
+
+
+def at_work(desk: Any) -> list[Run]:
+    """What runs or waits and is worth a look: routine runs come every minute and are left out."""
+    return [run for run in desk.runs.active() if not getattr(desk.jobs.get(run.job), "routine", False)]
 
 
 def started_by(run: Run) -> str:

@@ -87,7 +87,7 @@ def health(desk: Any) -> list[str]:
     slots = [row for row in desk.runs.schedules() if row.next_at is not None]
     soonest = min(slots, key=lambda row: row.next_at, default=None)
     last = next((run for run in desk.runs.history(limit=20) if run.is_over), None)
-    n_active = len(desk.runs.active())
+    n_active = len(live.at_work(desk))
     lines = [
         _models_line(desk, live_tasks),
         _schedule_line(soonest),

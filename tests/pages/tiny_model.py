@@ -55,14 +55,14 @@ def rows(served, frame):
     return Rows(served.encode(frame["text"].tolist()), frame["label"].to_numpy(dtype=object), tuple(text_hash(t) for t in frame["text"]))
 
 
-def adopt(desk, folder, *, seed=0, promote=True, run_id=None):
+def adopt(desk, folder, *, seed=0, promote=True, run_id=None, task="intent", dataset="demo"):
     """Fit one, register it, and make it live; returns the version."""
-    data = catalogue.load("demo")
+    data = catalogue.load(dataset)
     kept = {*data.labels[:N_INTENTS], catalogue.OOS}
     parts = {name: getattr(data, name)[getattr(data, name)["label"].isin(kept)] for name in ("train", "validation", "test")}
     encoder(folder, parts["train"]["text"], seed=seed)
     served = ServedEncoder(folder, max_tokens=MAX_TOKENS, threads=1)
-    info = {"max_tokens": MAX_TOKENS, "base": "words", "dataset": "demo", "synthetic": True}
+    info = {"max_tokens": MAX_TOKENS, "base": "words", "dataset": dataset, "synthetic": True}
     classifier, metrics = fit_classifier(
         *(rows(served, parts[p]) for p in ("train", "validation", "test")),
         options=FitOptions(head="ridge", random_features=512, seed=seed, resamples=50), info=info,
@@ -71,8 +71,8 @@ def adopt(desk, folder, *, seed=0, promote=True, run_id=None):
     write_manifest(folder)
     facts = {**metrics, "synthetic": True, "split_hash": data.split_hash}
     made = desk.registry.adopt(
-        folder, task="intent", recipe="linear", dataset="demo", base="words", metrics=facts, run_id=run_id or f"run-{seed}-{folder.name}"
+        folder, task=task, recipe="linear", dataset=dataset, base="words", metrics=facts, run_id=run_id or f"run-{seed}-{folder.name}"
     )
     if promote:
-        desk.registry.promote("intent", made.version, by="a test", reason="for the test")
-    return desk.registry.get("intent", made.version)
+        desk.registry.promote(task, made.version, by="a test", reason="for the test")
+    return desk.registry.get(task, made.version)
