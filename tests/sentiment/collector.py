@@ -98,3 +98,36 @@ class Collector:
             if self._ending.is_set():
                 return
             time.sleep(0.05)
+
+
+class MailServer:
+    """The least of an SMTP server: takes every message and keeps it."""
+
+    def __init__(self):
+        self.messages: list[str] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self):
+        self._listener.close()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                connection, _ = self._listener.accept()
+                with contextlib.suppress(OSError), connection, connection.makefile("rwb") as lines:
+                    self._talk(lines)
+
+    def _talk(self, lines):
+        def say(words):
+            lines.write(f"{words}\r\n".encode())
+            lines.flush()
+
+        say("220 here")
+        while line := lines.readline():
+            if line.upper().startswith(b"DATA"):
+                say("354 go on")
+                body = b"".join(iter(lines.readline, b".\r\n"))
+                self.messages.append(body.decode("utf-8", "replace"))
+            say("221 bye" if line.upper().startswith(b"QUIT") else "250 well")

@@ -1,6 +1,8 @@
 """Sending to real receivers on this machine: what each answer means, what is signed, and what no address can make the desk do."""
 
 import datetime as dt
+import email
+import email.policy
 import hashlib
 import hmac
 import json
@@ -15,7 +17,7 @@ from fmcore.nouns import Channel
 from fmcore.sentiment import apprise_child, channels, guard, sending
 from fmcore.sentiment.channels import Credentials
 from fmcore.sentiment.messages import Message
-from tests.sentiment.collector import Collector
+from tests.sentiment.collector import Collector, MailServer
 
 SECRET = "s3cret-" * 5
 EVENT = {
@@ -138,6 +140,16 @@ def test_an_apprise_channel_gets_the_text_and_later_messages_use_the_same_proces
     content = json.loads(receiver.requests[0].body)
     assert "Firing: Surge in Banks" in content["title"] and "12 negative stories" in content["message"] and "k1" in content["message"]
     assert len(receiver.requests) == 2
+
+
+def test_a_mail_is_sent_under_the_same_guard():
+    server = MailServer()
+    with apprise(f"mailto://127.0.0.1:{server.port}?from=desk@example.com&to=ann@example.com&mode=insecure") as send:
+        assert send(MESSAGE) == sending.Outcome(True)
+    server.close()
+    mail = email.message_from_string(server.messages[0], policy=email.policy.default)
+    assert mail["To"] == "ann@example.com" and mail["Subject"] == "▲ Firing: Surge in Banks"
+    assert "12 negative stories, 3 expected." in mail.get_content() and "Key: k1" in mail.get_content()
 
 
 def test_what_a_service_answers_decides_whether_it_is_tried_again(collector):
