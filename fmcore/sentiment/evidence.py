@@ -65,8 +65,9 @@ def stories(
     """
     at = rollup.scope(store, filters)
     start, end = (clock.to_store(rollup.moment_of(bucket)) for bucket in (at.start, at.end))
-    sql = f"""SELECT * FROM stories WHERE published_at >= ? AND published_at < ? AND {rollup.matching(at)}
-              ORDER BY {_ORDERS[order]} LIMIT {min(limit, MAX_STORIES)}"""
+    picked = rollup.rows_of("stories", at, "published_at >= ? AND published_at < ?")
+    sql = f"""SELECT * FROM stories WHERE rowid IN (SELECT rowid {picked} ORDER BY {_ORDERS[order]} LIMIT {min(limit, MAX_STORIES)})
+              ORDER BY {_ORDERS[order]}"""
     found = pd.DataFrame()
     for stretch in _STRETCHES if order == "newest" else (None,):
         since = start if stretch is None else max(start, end - stretch)
@@ -90,7 +91,7 @@ def copies(store: Store, story_id: str, *, published_at: dt.datetime | None = No
     known = "" if published_at is None else " AND published_at = ?"
     lead = store.rows(f"SELECT published_at, n_articles FROM stories WHERE story_id = ?{known}", story_id,
                       *([clock.to_store(published_at)] if known else []))  # fmt: skip
-    first, n = (lead[0]["published_at"], lead[0]["n_articles"]) if lead else (dt.datetime.max, 0)
+    first, n = (lead[0]["published_at"], lead[0]["n_articles"]) if lead else (dt.datetime(2999, 1, 1), 0)
     sql = f"SELECT {_ARTICLE} FROM articles WHERE story_id = ? AND published_at >= ?"
     for stretch in (dt.timedelta(days=4), dt.timedelta(days=30), None):
         until = "" if stretch is None else " AND published_at <= ?"

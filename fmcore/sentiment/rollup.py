@@ -30,7 +30,7 @@ GRAINS = {"day": 86_400 // BUCKET_S, "hour": 3_600 // BUCKET_S}
 FOLD_AT = 20_000
 """Entries that may wait: so many are summed at each query beside the folded tables."""
 SUMS = ["n_articles", *(f"{what}_{name}" for what in ("n", "sum", "sq") for name in CLASSES)]
-_MANY_IDS = 64
+_FEW_IDS = 3
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def sums(
     used = tuple(s for s in ("topic", "source", "tickers") if getattr(at, s) is not None or s == side)
     grains = [g for g in GRAINS if (g, used) in TREND_ROLLUPS and (step is None or step % GRAINS[g] == 0)]
     ranges = _pieces(edges, grains)
-    label, where = _label(step, edges), matching(at)
+    label = _label(step, edges)
     total = ", ".join(f"sum({name})::BIGINT" for name in SUMS)
     keyed = f", {side}" if side else ""
     parts = []
@@ -236,12 +236,12 @@ def sums(
         cursor.execute("BEGIN")
         for grain in grains:
             if ranges[grain]:
-                sql = f"FROM {table_of(grain, used)} WHERE {_within(ranges[grain])} AND {where}"
+                sql = rows_of(table_of(grain, used), at, _within(ranges[grain]))
                 as_it_is = step == GRAINS[grain]  # the table's own rows are nearly the answer: grouping costs more than adding up here
                 columns = f"bucket{keyed}, {', '.join(SUMS)} {sql}" if as_it_is else f"{label} AS label{keyed}, {total} {sql} GROUP BY ALL"
                 parts.append(_fetched(cursor, f"SELECT {columns}", side))
         if ranges[None]:
-            sql = f"FROM trend_facts WHERE {_within(ranges[None])} AND {where}"
+            sql = rows_of("trend_facts", at, _within(ranges[None]))
             parts.append(_by_class(_fetched(cursor, f"SELECT {label} AS label{keyed}, class, {_ENTRY_SUMS} {sql} GROUP BY ALL", side, n=5)))
         folded = [pair for grain in grains for pair in ranges[grain]]
         tail = _tail(store, cursor) if folded else None
@@ -345,10 +345,23 @@ def _members(store: Store, cells: Cells) -> Cells:
     return Cells(cells.labels, every[cells.keys], cells.values)
 
 
-def matching(at: Scope) -> str:
-    """The condition on the columns topic, source and tickers; `true` when all are open."""
-    sides = [f"{side} IN {_listed(ids)}" for side in ("topic", "source", "tickers") if (ids := getattr(at, side)) is not None]
-    return " AND ".join(sides) or "true"
+def rows_of(table: str, at: Scope, *conditions: str) -> str:
+    """`FROM ... WHERE ...` for the rows of a table (with columns topic, source, tickers where at has them) that are in a scope's sides.
+
+    Many ids are a semi join: IN with a list is the same as a mark join, which keeps every row until its last column is read (measured
+    on seven million rows: 20 ms against 31 ms, and 44 ms against 600 ms with a LIMIT behind it).
+    """
+    joins, kept = "", list(conditions)
+    for side in ("topic", "source", "tickers"):
+        ids = getattr(at, side)
+        if ids is None:
+            continue
+        listed = ", ".join(map(str, ids)) or "-1"
+        if len(ids) > _FEW_IDS:
+            joins += f" SEMI JOIN (SELECT unnest([{listed}]) AS {side}) USING ({side})"
+        else:
+            kept.append(f"{side} IN ({listed})")
+    return f"FROM {table}{joins} WHERE {' AND '.join(kept) or 'true'}"
 
 
 def _ids(store: Store, kind: str, wanted: Sequence[str]) -> tuple[int, ...] | None:
@@ -413,15 +426,6 @@ def _label(step: int | None, edges: Sequence[int]) -> str:
     if len(edges) == 2:
         return "0"
     return "CASE " + " ".join(f"WHEN bucket < {edge} THEN {i}" for i, edge in enumerate(edges[1:])) + " END"
-
-
-def _listed(ids: Sequence[int]) -> str:
-    """Ids for IN: literals, which row groups are skipped by, unless they are many."""
-    if not ids:
-        return "(-1)"
-    if len(ids) <= _MANY_IDS:
-        return f"({', '.join(map(str, ids))})"
-    return f"(SELECT unnest([{', '.join(map(str, ids))}]))"
 
 
 def _fact_sums() -> str:
