@@ -1,6 +1,7 @@
-"""Data: the data sets, what each may be used for, where it is; fetch one, look inside, and bring your own.
+"""Data: the data sets, what each may be used for, where it is; fetch one, look inside, and bring your own. And the sources of news.
 
-Draws what the catalogue says. A fetch is a run like any other: asked for here, done by the runner, watched here.
+Draws what the catalogue says; the sources are data_sources.py's part. A fetch is a run like any other: asked for here, done by the
+runner, watched here.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import streamlit as st
 from fmcore import clock, runtime
 from fmcore.config import settings
 from fmcore.data import catalogue, uploads
+from fmcore.data.sources import Sources
 from fmcore.nouns import Dataset, FMError, Run
-from pages import live, ui
+from pages import data_sources, live, ui
 
 STATES = {
     "built in": ("Built in", "gray", ":material/inventory_2:"),
@@ -29,6 +31,7 @@ COMMERCIAL = {
     "no": ("No commercial use", "orange", ":material/block:"),
     "unclear": ("Commercial use unclear", "orange", ":material/help:"),
 }
+VIEWS = ("Data sets", "Sources")
 SAMPLE = 8
 """Rows shown of a data set or an upload: enough to see what it is."""
 
@@ -41,7 +44,15 @@ def page() -> None:
         return
     sets = catalogue.datasets()
     here = [d for d in sets if d.state != "missing"]
-    ui.header("Data", f"{len(sets)} data sets known · {len(here)} on this machine · nothing is fetched until you ask")
+    held = Sources(desk.store)
+    known = f"{len(sets)} data sets known, {len(here)} on this machine"
+    with ui.header("Data", f"{known} · {data_sources.words(held.all(), held.healths())} · nothing is fetched until you ask"):
+        view = st.segmented_control(
+            "View", VIEWS, key="data_view", default=VIEWS[0], required=True, bind="query-params", label_visibility="collapsed"
+        )
+    if view == "Sources":
+        data_sources.draw(desk)
+        return
     _fetching(desk, tuple((run.id, run.state) for run in _fetch_runs(desk)))
     _catalogue(desk, sets)
     _look_inside([d for d in here if d.use == "classify"])

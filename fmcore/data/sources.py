@@ -279,6 +279,26 @@ class Sources:
                  WHERE source = ? ORDER BY checked_at DESC, rowid DESC LIMIT ?"""
         return [{**row, "checked_at": clock.from_store(row["checked_at"])} for row in self.store.rows(sql, name, limit)]
 
+    def daily(self, name: str, *, days: int = 30) -> list[tuple[dt.date, int]]:
+        """(UTC day, documents published on it) of a source, days without any included, up to the day of its newest. [] without any."""
+        health = self.health(name)
+        if health.last_item_at is None:
+            return []
+        last = health.last_item_at.date()
+        first = last - dt.timedelta(days=days - 1)
+        sql = """SELECT published_at::DATE AS day, count(*) AS n FROM documents
+                 WHERE published_at >= ? AND published_at < ? AND source IN (SELECT unnest(?)) GROUP BY day"""
+        found = self.store.rows(sql, first, last + dt.timedelta(days=1), list(health.outlets))
+        counts = {row["day"]: row["n"] for row in found}
+        return [(day, counts.get(day, 0)) for day in (first + dt.timedelta(days=n) for n in range(days))]
+
+    def stamp(self) -> tuple[dt.datetime | None, dt.datetime | None]:
+        """Changes with every look and with everything that is said of a source."""
+        row = self.store.rows(
+            "SELECT (SELECT max(checked_at) FROM source_checks) AS looked, (SELECT max(changed_at) FROM sources) AS said"
+        )[0]
+        return row["looked"], row["said"]
+
     def _health(self, source: Source, last: dict[str, Any] | None, now: dt.datetime) -> Health:
         if last is None or last["checked_at"] < source.added_at:
             return Health(source.name, "paused" if source.state == "paused" else "new")

@@ -79,7 +79,7 @@ def test_a_set_that_cannot_be_read_is_a_sentence_not_a_traceback(desk, tmp_path,
     monkeypatch.setenv("FM_DATA_DIR", str(tmp_path / "sets"))
     config.settings.cache_clear()
     at = visit()
-    at.main.get("button_group")[0].set_value("banking77").run()
+    at.main.get("button_group")[1].set_value("banking77").run()
     assert not at.exception
     assert "cannot be read" in at.main.error[0].value
 
