@@ -62,7 +62,7 @@ def _live_model(desk: Any, task: str, champion: ModelVersion | None) -> None:
     title = TASKS[task].title
     if champion is None:
         ui.card(title)
-        waiting = any(run.job == "finetune" and run.params.get("task") == task for run in desk.runs.active())
+        waiting = bool(live.training(desk, task))
         st.markdown("No model is live yet." + (" The first one is being made: see the progress above." if waiting else ""))
         ui.note("A model is live once a run has trained it and it was promoted.")
         return

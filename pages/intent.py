@@ -88,7 +88,7 @@ def _no_model(desk: Any, n_versions: int) -> None:
     if desk.registry.champion(TASK) is not None:
         st.rerun()
     ui.header("Intent", "No model is live yet")
-    training = desk.runs.active()
+    training = live.training(desk, TASK)
     if training:
         with st.container(border=True):
             ui.card("The first model is being trained", "this page opens by itself when it is live")
@@ -100,7 +100,7 @@ def _no_model(desk: Any, n_versions: int) -> None:
         ):
             st.page_link("models.py", label="Open Models", icon=":material/deployed_code:")
         return
-    last = next(iter(desk.runs.history(limit=1)), None)
+    last = next((run for run in desk.runs.history(job="finetune", limit=20) if run.params.get("task") == TASK), None)
     why = "Train one on the demo data on the Training page: a minute or two on two cores."
     if last and last.error:
         why = f"The last run ended early: {ui.short(last.error, 200)}"

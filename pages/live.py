@@ -67,6 +67,11 @@ def at_work(desk: Any) -> list[Run]:
     return [run for run in desk.runs.active() if not getattr(desk.jobs.get(run.job), "routine", False)]
 
 
+def training(desk: Any, task: str) -> list[Run]:
+    """Runs that train a model of this task and are not over."""
+    return [run for run in desk.runs.active() if run.job == "finetune" and run.params.get("task") == task]
+
+
 def started_by(run: Run) -> str:
     """What asked for a run, in words; a trigger without words of its own is given as it is."""
     return TRIGGERS.get(run.trigger, run.trigger)

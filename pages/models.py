@@ -71,7 +71,7 @@ def _nothing(desk: Any, task: str) -> None:
     if desk.registry.versions(task):
         st.rerun()
     ui.header("Models", f"{TASKS[task].title} · no versions yet")
-    active = [run for run in desk.runs.active() if run.job == "finetune" and run.params.get("task") == task]
+    active = live.training(desk, task)
     if active:
         with st.container(border=True):
             ui.card("A model is being trained", "this page fills by itself")
