@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import json
 import secrets
 import statistics
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 
 from fmcore import clock
 from fmcore.data import news_demo
+from fmcore.data.sources import Sources
 from fmcore.data.tickers import sector_of
 from fmcore.nouns import FMError, Rule
 from fmcore.sentiment import counts as counting
@@ -207,17 +207,14 @@ def _append(store: Store, incident: Incident, *, removed: bool, now: dt.datetime
 
 def _planted(store: Store, start: dt.datetime, end: dt.datetime) -> Iterator[Incident]:
     """The truth of the demo streams that are sources here."""
-    sql = """SELECT name, settings FROM (SELECT * FROM sources QUALIFY row_number() OVER (PARTITION BY name ORDER BY changed_at DESC) = 1)
-        WHERE kind = 'demo' ORDER BY name"""
-    for row in store.rows(sql):
-        settings = json.loads(row["settings"])
-        if "origin" not in settings:
+    for source in Sources(store).all():
+        if source.kind != "demo":
             continue
-        origin, seed = dt.datetime.fromisoformat(settings["origin"]), int(settings.get("seed", 0))
+        origin, seed = source.added_at - dt.timedelta(days=source.settings["history_days"]), source.settings["seed"]
         first = max(0, (start - origin).days // news_demo.CYCLE_DAYS)
         for cycle in range(first, max(first, (end - origin).days // news_demo.CYCLE_DAYS) + 1):
             for found in news_demo.truth(origin, seed=seed, cycle=cycle):
-                yield Incident(f"{row['name']}-{found.name}", found.name, found.kind, found.starts_at, found.ends_at, found.topic,
+                yield Incident(f"{source.name}-{found.name}", found.name, found.kind, found.starts_at, found.ends_at, found.topic,
                                found.tickers, "planted in the demo stream", "demo")
 
 

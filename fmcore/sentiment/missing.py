@@ -11,6 +11,7 @@ import itertools
 from dataclasses import dataclass
 
 from fmcore import clock
+from fmcore.data.sources import Source, Sources
 from fmcore.nouns import Rule
 from fmcore.store.store import Store
 
@@ -21,8 +22,8 @@ HISTORY = dt.timedelta(days=28)
 FEW_LOOKS = 5
 UNKNOWN_USUAL = dt.timedelta(hours=24)
 """What counts as the usual longest silence of a feed that brought something fewer than FEW_LOOKS times."""
-WATCHED_KINDS = ("rss", "push", "demo", "prices")
-"""An upload and a replay come to an end; their silence is no fault."""
+WATCHED_KINDS = ("rss", "push", "demo")
+"""An upload and a replay come to an end, prices rest; their silence is no fault."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,9 @@ def findings(store: Store, rule: Rule, now: dt.datetime) -> list[Finding]:
     if "no data" in rule.kinds:
         found += _silent_stream(store, interval, now)
     if "dead feed" in rule.kinds:
-        found += [f for name, kind in _sources(store) if kind in WATCHED_KINDS for f in _dead_feed(store, name, interval, now)]
+        watched = [s for s in Sources(store).all() if s.state == "on" and s.kind in WATCHED_KINDS]
+        found += [f for source in watched for f in _dead_feed(store, source, interval, now)]
     return [f for f in found if not rule.keys or f.key in rule.keys]
-
-
-def _sources(store: Store) -> list[tuple[str, str]]:
-    sql = """SELECT name, kind FROM (SELECT * FROM sources QUALIFY row_number() OVER (PARTITION BY name ORDER BY changed_at DESC) = 1)
-        WHERE state = 'on' ORDER BY name"""
-    return [(row["name"], row["kind"]) for row in store.rows(sql)]
 
 
 def _silent_stream(store: Store, interval: dt.timedelta, now: dt.datetime) -> list[Finding]:
@@ -74,10 +70,12 @@ def _silent_stream(store: Store, interval: dt.timedelta, now: dt.datetime) -> li
     return [Finding("", "no data", spoke[-1], _hours(silent), _hours(usual), reason)]
 
 
-def _dead_feed(store: Store, name: str, interval: dt.timedelta, now: dt.datetime) -> list[Finding]:
+def _dead_feed(store: Store, source: Source, interval: dt.timedelta, now: dt.datetime) -> list[Finding]:
+    """A feed whose looks fail, or bring nothing for longer than is usual. Before it was added (again) or resumed, nothing counts."""
+    name = source.name
     sql = """SELECT checked_at, ok, n_new, error FROM source_checks
         WHERE source = ? AND checked_at >= ? AND checked_at <= ? ORDER BY checked_at"""
-    looks = store.rows(sql, name, clock.to_store(now - HISTORY), clock.to_store(now))
+    looks = store.rows(sql, name, clock.to_store(max(now - HISTORY, source.changed_at)), clock.to_store(now))
     if not looks:
         return []
     failed = 0
@@ -92,7 +90,8 @@ def _dead_feed(store: Store, name: str, interval: dt.timedelta, now: dt.datetime
     last = brought[-1] if brought else clock.from_store(looks[0]["checked_at"])
     gaps = [later - earlier for earlier, later in itertools.pairwise(brought)]
     usual = _usual(gaps, UNKNOWN_USUAL) if len(brought) >= FEW_LOOKS else UNKNOWN_USUAL
-    silent = clock.from_store(looks[-1]["checked_at"]) - last  # what nobody looked for, or a clock that stepped, is no silence of a feed
+    until = now if source.kind == "push" else clock.from_store(looks[-1]["checked_at"])
+    silent = until - last  # where nobody looked, or the clock stepped, a feed has not been silent
     if silent < INTERVALS * interval or silent <= SLACK * usual:
         return []
     reason = (

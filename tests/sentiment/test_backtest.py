@@ -112,12 +112,12 @@ def test_what_cannot_be_played_back_is_refused(store):
 
 
 def test_the_demo_sources_truth_is_labelled_by_itself(store):
-    with store.write() as tx:
-        tx.execute("INSERT INTO sources VALUES ('demo', 'demo', ?, '', 'on', ?)",
-                   [f'{{"origin": "{T0.isoformat()}", "seed": 3}}', T0.replace(tzinfo=None)])
-    first = backtest.incidents(store, T0, T0 + 60 * 24 * HOUR)
+    from fmcore.data.sources import Sources
+
+    origin = Sources(store).add("demo", "demo", {"seed": 3}, "synthetic", by="me").added_at - 60 * 24 * HOUR
+    first = backtest.incidents(store, origin, origin + 60 * 24 * HOUR)
     assert {i.by for i in first} == {"demo"} and {i.kind for i in first} == {"surge", "shift", "flood"}
-    assert len(backtest.incidents(store, T0, T0 + 120 * 24 * HOUR)) == 2 * len(first)
+    assert len(backtest.incidents(store, origin, origin + 120 * 24 * HOUR)) == 2 * len(first)
 
 
 def test_late_news_are_seen_by_the_next_backtest(store):
