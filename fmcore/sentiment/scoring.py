@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from fmcore import clock
+from fmcore.evaluation.lexicon import lexicon_scores
 from fmcore.nouns import FMError, Prediction
 from fmcore.sentiment import rollup
 from fmcore.sentiment import stories as similar
@@ -120,7 +121,7 @@ def score(engine: Engine, documents: pd.DataFrame) -> pd.DataFrame:
     frame = pd.DataFrame({"document_id": documents["id"].to_numpy(), "published_at": documents["published_at"].to_numpy()})
     frame["source"], frame["tickers"] = documents["source"].to_numpy(), [sorted(set(t)) for t in documents["tickers"]]
     frame = frame.assign(**_answers(engine, texts))
-    frame["lexicon"] = _lexicon(texts)
+    frame["lexicon"] = lexicon_scores(texts).astype(np.float32)
     frame["scored_at"] = clock.to_store(clock.now())
     frame["signature"] = similar.signatures(zip(documents["title"], documents["body"], strict=True))
     return frame.assign(**{name: documents[name].to_numpy() for name in _SHOWN})
@@ -145,14 +146,6 @@ def _answers(engine: Engine, texts: Sequence[str]) -> dict[str, Any]:
         "topic": [p.label for p in named], "topic_score": np.array([p.score for p in named], np.float32),
         "topic_version": [p.version for p in named],
     }  # fmt: skip
-
-
-def _lexicon(texts: Sequence[str]) -> np.ndarray:
-    """VADER's compound score of each text, in [-1, 1] (Hutto and Gilbert 2014)."""
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
-    analyser = SentimentIntensityAnalyzer()
-    return np.array([analyser.polarity_scores(text)["compound"] for text in texts], np.float32)
 
 
 # --- storing
