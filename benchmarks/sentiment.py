@@ -118,10 +118,11 @@ def peers(data: LabelledData, *, sentiment: bool) -> dict[str, np.ndarray]:
     return said
 
 
-def trained(task: str, data: LabelledData, recipe: str) -> tuple[np.ndarray, dict]:
+def trained(task: str, data: LabelledData, recipe: str, runs: Path | None) -> tuple[np.ndarray, dict]:
     """(what FM Desk says of the test rows, its own metrics): the fine-tuning job's work on these rows with its defaults."""
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder)
+        run = (runs or Path(folder)) / f"{task}-{recipe}"
+        run.mkdir(parents=True, exist_ok=True)
         data.save(run / "data")
         params = finetune.Params(task=task, dataset=data.name, recipe=recipe)
         chosen = {"params": params.model_dump(), "base": settings().base_model, "profile": settings().profile}
@@ -162,7 +163,7 @@ def measure(options: argparse.Namespace) -> dict:
             results[name]["models"][peer] = show(peer, figures(answers, data))
         best = max(said, key=lambda peer: float((said[peer] == true).mean()))
         for recipe in dict.fromkeys(tasks.task(task).recipe if r == "auto" else r for r in options.recipes):
-            answers, facts = trained(task, data, recipe)
+            answers, facts = trained(task, data, recipe, options.runs)
             beyond = figure(paired_difference(said[best] == true, answers == true))
             ours = {**figures(answers, data), **facts, "best_peer": best, "minus_best_peer": beyond}
             results[name]["models"][f"FM Desk {recipe}"] = show(f"FM Desk {recipe}", ours)
@@ -185,6 +186,7 @@ def main() -> None:
     parser.add_argument("--test-phrasebank", type=Path, help="a file of sentence@label lines")
     parser.add_argument("--test-allagree", type=Path, help="the part of those that all annotators agreed on")
     parser.add_argument("--test-topic", type=Path, help="topic_valid.csv")
+    parser.add_argument("--runs", type=Path, help="where the runs are kept; one that was cut off goes on from its checkpoint")
     options = parser.parse_args()
     began = time.perf_counter()
     results = measure(options)

@@ -8,15 +8,14 @@ from typing import Any
 from fmcore.nouns import FMError, Task
 
 SENTIMENTS = ("negative", "neutral", "positive")
+NEWS = {"lexical": True, "recipe": "full", "in_scope_share": 0.995}
+"""News comes from chosen sources: next to all of it is in scope."""
 TASKS = {
     task.name: task
     for task in (
         Task("intent", "Customer-service intent", "demo", ("demo", "banking77", "clinc150")),
-        Task(
-            "sentiment", "News sentiment", "demo_sentiment", ("demo_sentiment", "financial_phrasebank"), SENTIMENTS, lexical=True,
-            recipe="full",
-        ),
-        Task("topic", "News topic", "demo_topic", ("demo_topic", "twitter_financial_topic"), lexical=True),
+        Task("sentiment", "News sentiment", "demo_sentiment", ("demo_sentiment", "financial_phrasebank"), SENTIMENTS, **NEWS),
+        Task("topic", "News topic", "demo_topic", ("demo_topic", "twitter_financial_topic"), **NEWS),
     )
 }
 

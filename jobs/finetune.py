@@ -132,20 +132,21 @@ def _resolved(store: Store, params: Params) -> Params:
 def _train(data: LabelledData, params: Params, base: str, out: Path, report: Report, checkpoint: Path) -> dict[str, Any]:
     from fmcore.training import contrast, finetune, linear
 
-    limits, lexical = settings().limits(), tasks.task(params.task).lexical
+    limits, task = settings().limits(), tasks.task(params.task)
     common = {
         "base": base, "shots": params.shots, "seed": params.seed, "max_tokens": params.max_tokens or limits.max_tokens,
         "random_features": limits.random_features, "resamples": limits.bootstrap_resamples,
+        "lexical": task.lexical, "in_scope_share": task.in_scope_share,
     }  # fmt: skip
     if params.recipe == "linear":
-        return linear.train(data, linear.LinearParams(**common, fast=params.fast, lexical=lexical), out, report)
+        return linear.train(data, linear.LinearParams(**common, fast=params.fast), out, report)
     if params.recipe == "contrast":
         chosen = contrast.Contrast(**common, fast=params.fast, threads=settings().training_threads())
         return contrast.train(data, chosen, out, report, checkpoint=checkpoint)
     epochs = FEW_SHOT_EPOCHS if params.shots else limits.epochs
     tuning = finetune.Tuning(
         **common, recipe=params.recipe, epochs=params.epochs or epochs, batch=params.batch or limits.batch,
-        learning_rate=params.learning_rate, refit=params.refit, threads=settings().training_threads(), lexical=lexical,
+        learning_rate=params.learning_rate, refit=params.refit, threads=settings().training_threads(),
     )  # fmt: skip
     return finetune.train(data, tuning, out, report, checkpoint=checkpoint)
 

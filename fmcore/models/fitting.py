@@ -20,7 +20,7 @@ from fmcore.models.calibration import COVERAGE, fit_conformal, fit_temperature, 
 from fmcore.models.classifier import HELDOUT_COLUMNS, Classifier, Rows
 from fmcore.models.heads import KERNEL_ROWS, LOGISTIC_C, Head, RidgeSums, blend, fit_head, fit_kernel, fit_logistic, make_projection
 from fmcore.models.lexical import Lexical, fit_lexical
-from fmcore.models.novelty import MISSED_OOS_COST, Threshold, choose_threshold, fit_novelty
+from fmcore.models.novelty import IN_SCOPE_SHARE, MISSED_OOS_COST, Threshold, choose_threshold, fit_novelty
 from fmcore.nouns import FMError
 
 RIDGE_PENALTIES = (10.0, 30.0, 100.0)
@@ -39,7 +39,8 @@ class FitOptions:
     """What can be asked of a fit. head "auto" compares the kinds on validation. test_is_publishers: never learn from test.
 
     lexical: the rows bring their texts, and lexical scores stand beside the head where validation says that they help.
-    logistic_c: penalties of the logistic head to try, as in `fit_logistic`.
+    logistic_c: penalties of the logistic head to try, as in `fit_logistic`. in_scope_share: of validation rows to accept where there
+    are no out-of-scope rows to choose the threshold by.
     """
 
     head: Literal["auto", "logistic", "ridge", "blend"] = "auto"
@@ -52,6 +53,7 @@ class FitOptions:
     test_is_publishers: bool = True
     lexical: bool = False
     logistic_c: tuple[float, ...] = (LOGISTIC_C,)
+    in_scope_share: float = IN_SCOPE_SHARE
 
 
 def fit_classifier(
@@ -134,7 +136,10 @@ def _calibrated(
     )
     everything = _scores(head, words, validation) / np.float32(temperature)
     threshold = choose_threshold(
-        novelty.score(validation.embeddings, everything), validation.labels == OOS, missed_oos_cost=options.missed_oos_cost
+        novelty.score(validation.embeddings, everything),
+        validation.labels == OOS,
+        missed_oos_cost=options.missed_oos_cost,
+        in_scope_share=options.in_scope_share,
     )
     classifier = Classifier(
         labels=labels,

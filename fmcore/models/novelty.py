@@ -23,7 +23,7 @@ NEIGHBOUR = 3
 """The third nearest example, not the nearest: AUROC 0.978 against 0.970 on CLINC150's validation rows."""
 
 MISSED_OOS_COST = 1.0
-IN_SCOPE_QUANTILE = 0.95
+IN_SCOPE_SHARE = 0.95
 """Share of in-scope validation rows that stay accepted when there are no out-of-scope rows to choose the threshold by."""
 
 
@@ -129,18 +129,20 @@ class Threshold:
     facts: Mapping[str, float]
 
 
-def choose_threshold(novelty: np.ndarray, is_oos: np.ndarray, *, missed_oos_cost: float = MISSED_OOS_COST) -> Threshold:
+def choose_threshold(
+    novelty: np.ndarray, is_oos: np.ndarray, *, missed_oos_cost: float = MISSED_OOS_COST, in_scope_share: float = IN_SCOPE_SHARE
+) -> Threshold:
     """The threshold of least cost on validation rows.
 
     Cost = share of in-scope rows rejected + missed_oos_cost * share of out-of-scope rows accepted: both kinds count by their
     shares, since how many out-of-scope messages come is unknown before the model is in use. Without out-of-scope rows
-    (fewer than 10) the threshold accepts IN_SCOPE_QUANTILE of the in-scope rows.
+    (fewer than 10) the threshold accepts in_scope_share of the in-scope rows.
     """
     inside, outside = np.sort(novelty[~is_oos]), np.sort(novelty[is_oos])
     if len(outside) < 10:
-        value = float(np.quantile(inside, IN_SCOPE_QUANTILE))
-        note = f"accepts {IN_SCOPE_QUANTILE:.0%} of {len(inside)} in-scope validation rows (no out-of-scope rows to choose it by)"
-        return Threshold(value, note, {"in_scope_rejected": 1 - IN_SCOPE_QUANTILE})
+        value = float(np.quantile(inside, in_scope_share))
+        note = f"accepts {100 * in_scope_share:g}% of {len(inside)} in-scope validation rows (no out-of-scope rows to choose it by)"
+        return Threshold(value, note, {"in_scope_rejected": 1 - in_scope_share})
     places = np.unique(np.concatenate([inside, outside]))
     middles = (places[1:] + places[:-1]) / 2
     rejected = 1 - np.searchsorted(inside, middles, side="right") / len(inside)

@@ -16,6 +16,7 @@ import numpy as np
 from fmcore.data.catalogue import LabelledData
 from fmcore.models.encoder import Encoder, load_encoder
 from fmcore.models.fitting import FitOptions
+from fmcore.models.novelty import IN_SCOPE_SHARE
 from fmcore.nouns import Report
 from fmcore.training import loop
 from fmcore.training.finetune import padded, prepare_network, rows_of
@@ -42,6 +43,8 @@ class Contrast:
     resamples: int = 1000
     fast: bool = False
     device: str | None = None
+    lexical: bool = False
+    in_scope_share: float = IN_SCOPE_SHARE
 
 
 def train(data: LabelledData, params: Contrast, out: Path, report: Report, *, checkpoint: Path | None = None) -> dict[str, Any]:
@@ -59,6 +62,8 @@ def train(data: LabelledData, params: Contrast, out: Path, report: Report, *, ch
         resamples=params.resamples,
         refit=not params.shots,
         test_is_publishers=data.test_is_publishers,
+        lexical=params.lexical,
+        in_scope_share=params.in_scope_share,
     )
     facts = {"device": outcome.device, "steps": outcome.steps, "elapsed_s": round(outcome.elapsed_s, 1), "history": outcome.history}
     plan = Finish(

@@ -20,6 +20,7 @@ from fmcore.data.catalogue import OOS, LabelledData
 from fmcore.models.encoder import EmbeddingCache, Encoder, batches_by_length, load_encoder
 from fmcore.models.fitting import FitOptions
 from fmcore.models.heads import LOGISTIC_C, fit_logistic
+from fmcore.models.novelty import IN_SCOPE_SHARE
 from fmcore.nouns import FMError, Report
 from fmcore.training import loop
 from fmcore.training.finish import Finish, finish, label_name
@@ -67,6 +68,7 @@ class Tuning:
     resamples: int = 1000
     device: str | None = None
     lexical: bool = False
+    in_scope_share: float = IN_SCOPE_SHARE
 
     def plan(self) -> loop.Plan:
         """The loop's settings for this run."""
@@ -96,6 +98,7 @@ def train(data: LabelledData, params: Tuning, out: Path, report: Report, *, chec
         refit=params.refit and not params.shots,
         test_is_publishers=data.test_is_publishers,
         lexical=params.lexical,
+        in_scope_share=params.in_scope_share,
         logistic_c=TUNED_C,
     )
     plan = Finish(

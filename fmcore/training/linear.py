@@ -17,6 +17,7 @@ from fmcore.config import settings
 from fmcore.data.catalogue import LabelledData
 from fmcore.models.encoder import EmbeddingCache, load_encoder
 from fmcore.models.fitting import FitOptions
+from fmcore.models.novelty import IN_SCOPE_SHARE
 from fmcore.nouns import FMError, Report
 from fmcore.training.finish import Finish, finish
 
@@ -41,6 +42,7 @@ class LinearParams:
     resamples: int = 1000
     fast: bool = False
     lexical: bool = False
+    in_scope_share: float = IN_SCOPE_SHARE
 
 
 def train(data: LabelledData, params: LinearParams, out: Path, report: Report) -> dict[str, Any]:
@@ -57,6 +59,7 @@ def train(data: LabelledData, params: LinearParams, out: Path, report: Report) -
         refit=not params.shots,
         test_is_publishers=data.test_is_publishers,
         lexical=params.lexical,
+        in_scope_share=params.in_scope_share,
     )
     plan = Finish(
         recipe="linear",

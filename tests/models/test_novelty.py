@@ -58,3 +58,9 @@ def test_without_out_of_scope_rows_it_accepts_a_stated_share_of_the_known():
     values = np.random.default_rng(0).normal(size=400)
     chosen = choose_threshold(values, np.zeros(400, dtype=bool))
     assert (values <= chosen.value).mean() == pytest.approx(0.95, abs=0.01) and "95%" in chosen.note
+
+
+def test_news_without_out_of_scope_rows_is_next_to_never_rejected():
+    values = np.random.default_rng(0).standard_normal(400)
+    chosen = choose_threshold(values, np.zeros(400, dtype=bool), in_scope_share=0.995)
+    assert (values <= chosen.value).mean() >= 0.995 and "99.5%" in chosen.note
