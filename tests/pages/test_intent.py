@@ -11,6 +11,7 @@ from fmcore import runtime
 from fmcore.config import Settings
 from fmcore.data import catalogue
 from fmcore.nouns import Prediction
+from jobs import JOBS
 from pages import answers, intent, intent_teach
 from tests.pages import tiny_model, toy_desk
 
@@ -50,6 +51,18 @@ def test_without_a_model_the_page_says_how_to_get_one():
     toy_desk.start({})
     try:
         assert "No model yet" in words(opened())
+    finally:
+        runtime.stop()
+
+
+def test_the_training_of_another_tasks_model_is_not_taken_for_its_own():
+    desk = toy_desk.start(JOBS)
+    try:
+        desk.runs.request("finetune", {"task": "sentiment"})
+        assert "No model yet" in words(opened())
+        desk.runs.cancel(desk.runs.active()[0].id, by="a test")
+        desk.runs.request("finetune", {"task": "intent"})
+        assert "The first model is being trained" in [h.value for h in opened().header]
     finally:
         runtime.stop()
 
