@@ -46,7 +46,7 @@ def page() -> None:
     here = [d for d in sets if d.state != "missing"]
     held = Sources(desk.store)
     known = f"{len(sets)} data sets known, {len(here)} on this machine"
-    with ui.header("Data", f"{known} · {data_sources.words(held.all(), held.healths())} · nothing is fetched until you ask"):
+    with ui.header("Data", f"{known} · {data_sources.words(held.all(), held.healths())}"):
         view = st.segmented_control(
             "View", VIEWS, key="data_view", default=VIEWS[0], required=True, bind="query-params", label_visibility="collapsed"
         )

@@ -5,6 +5,7 @@ Draws what fmcore.data.sources knows. A look is a run of the ingest job, asked f
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -80,8 +81,10 @@ def _list(present: list[Source], healths: Mapping[str, Health]) -> Source:
             key="sources_table",
             on_select="rerun",
             selection_mode="single-row",
+            placeholder=NONE,
             alt="Sources with state, last item, lag, errors, share of copies and next look",
             column_config={
+                "Last item": st.column_config.TextColumn(width=115),
                 "State": st.column_config.MultiselectColumn(options=[s[0] for s in states], color=[s[1] for s in states]),
                 "A day": st.column_config.NumberColumn(format="localized", help="Documents a day, over the seven days before the newest."),
                 "Copies, %": st.column_config.NumberColumn(format="%.0f", help="Share of its scored articles that repeat a story."),
@@ -98,6 +101,14 @@ def _list(present: list[Source], healths: Mapping[str, Health]) -> Source:
     return next((source for source in present if source.name == wanted), (ill or present)[0])
 
 
+def _when(moment: dt.datetime | None) -> str:
+    """How long ago, or the day where that is long ago."""
+    if moment is None:
+        return NONE
+    old = (clock.now() - moment).days > 60
+    return f"{moment.day} {moment:%b %Y}" if old else clock.ago(moment)
+
+
 def row(source: Source, health: Health) -> dict[str, Any]:
     """A source as a line of the table."""
     copies = None if health.share_copies is None else 100 * health.share_copies
@@ -105,7 +116,7 @@ def row(source: Source, health: Health) -> dict[str, Any]:
         "Source": source.name,
         "Kind": KINDS[source.kind].title,
         "State": [STATES[health.state][0]],
-        "Last item": clock.ago(health.last_item_at) if health.last_item_at else NONE,
+        "Last item": _when(health.last_item_at),
         "Lag": clock.duration(health.lag_s) if health.lag_s is not None else NONE,
         "Failed looks": f"{health.n_errors} of {health.n_looks}",
         "A day": round(health.per_day),
@@ -179,11 +190,11 @@ def facts(source: Source, health: Health) -> list[str]:
         ("Repeats a known story", copies),
         ("In 7 days", f"{health.n_seen:,} seen, {health.n_new:,} new, {health.n_known:,} known already, {health.n_refused:,} refused"),
     ]
-    shown = {name: value for name, value in source.settings.items() if value not in ("", None)}
-    lines += [(name.replace("_", " ").capitalize(), value) for name, value in shown.items()]
+    titles = {field.name: field.title for field in forms.fields(KINDS[source.kind].settings)}
+    lines += [(titles.get(name, name), value) for name, value in source.settings.items() if value not in ("", None)]
     if health.outlets and health.outlets != (source.name,):
         lines.append(("Publishers", ", ".join(health.outlets[:8]) + (" …" if len(health.outlets) > 8 else "")))
-    return [f":small[:gray[{ui.esc(name)}]] {ui.esc(ui.short(value, 200))}" for name, value in lines]
+    return [f":small[:gray[{ui.esc(name)}:] {ui.esc(ui.short(value, 200))}]" for name, value in lines]
 
 
 def _arrivals(held: Sources, source: Source) -> None:

@@ -59,11 +59,13 @@ def _link(url: str) -> str:
 
 
 _ZONE_WORDS = "Zone of dates that do not say theirs, such as Europe/Berlin; empty: such items are refused."
-Zone = Annotated[str, AfterValidator(_zone), Field(max_length=60, description=_ZONE_WORDS)]
+Zone = Annotated[str, AfterValidator(_zone), Field(max_length=60, title="Time zone", description=_ZONE_WORDS)]
 
 
 class RssSettings(BaseModel, extra="forbid"):
-    url: Annotated[str, AfterValidator(_link)] = Field(max_length=2048, description="Address of the RSS or Atom feed.")
+    url: Annotated[str, AfterValidator(_link)] = Field(
+        max_length=2048, title="Feed address", description="Address of the RSS or Atom feed."
+    )
     every_min: int = Field(10, ge=1, le=1440, title="Look every (minutes)", description="How often the feed is asked for.")
     zone: Zone = ""
 
@@ -77,9 +79,11 @@ class UploadSettings(BaseModel, extra="forbid"):
 
 
 class ReplaySettings(BaseModel, extra="forbid"):
-    dataset: Literal["stocknet", ""] = Field("stocknet", description="A dated set of FM_DATA_DIR; empty: the file below.")
-    path: str = Field("", max_length=500, description="A CSV or JSON lines file below FM_DATA_DIR or FM_HOME, gzip allowed.")
-    speed: float = Field(3600, ge=0, le=1e7, description="1 plays as fast as it happened, 3600 an hour a second, 0 all at once.")
+    dataset: Literal["stocknet", ""] = Field("stocknet", title="Data set", description="A dated set of FM_DATA_DIR; empty: the file below.")
+    path: str = Field("", max_length=500, title="File", description="A CSV or JSON lines file below FM_DATA_DIR or FM_HOME, gzip allowed.")
+    speed: float = Field(
+        3600, ge=0, le=1e7, title="Speed (times)", description="1 plays as fast as it happened, 3600 an hour a second, 0 all at once."
+    )
     dates: Literal["original", "ending now", "as played"] = Field(
         "original", description="Keep the dates, move them all so that the last is the day of adding, or date each when it is played."
     )
@@ -88,11 +92,13 @@ class ReplaySettings(BaseModel, extra="forbid"):
 
 class DemoSettings(BaseModel, extra="forbid"):
     seed: int = Field(0, ge=0, le=10_000, description="Another number, another stream.")
-    history_days: int = Field(60, ge=0, le=365, description="How much is there from the start.")
+    history_days: int = Field(60, ge=0, le=365, title="History (days)", description="How much is there from the start.")
 
 
 class PricesSettings(BaseModel, extra="forbid"):
-    dataset: Literal["stocknet", ""] = Field("", description="A set of FM_DATA_DIR that holds prices; empty: by upload only.")
+    dataset: Literal["stocknet", ""] = Field(
+        "", title="Data set", description="A set of FM_DATA_DIR that holds prices; empty: by upload only."
+    )
 
 
 @dataclass(frozen=True)
