@@ -111,11 +111,18 @@ def financial_phrasebank(folder: Path) -> LabelledData:
 
 
 def _sentences(path: Path) -> pd.DataFrame:
-    """The rows of one PhraseBank file, `sentence@label` in latin-1; a sentence may hold an "@" of its own. Raises BadData."""
+    """The rows of one PhraseBank file, `sentence@label`; a sentence may hold an "@" of its own. Raises BadData.
+
+    Published in latin-1; copies that were saved as UTF-8 are read too, since latin-1 with an accent in it is never valid UTF-8 here.
+    """
     try:
-        lines = path.read_text(encoding="latin-1").split("\n")
+        raw = path.read_bytes()
     except OSError as error:
         raise BadData(f"{path} cannot be read: {error}.", "Compare it with the publisher's.") from error
+    try:
+        lines = raw.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        lines = raw.decode("latin-1").split("\n")
     rows = [line.rpartition("@") for line in lines if line.strip()]
     if not all(found for _, found, _ in rows):
         raise BadData(f"{path.name} has lines without an @ and a label.", "Compare it with the publisher's.")

@@ -3,13 +3,15 @@
 import json
 import os
 
+import hypothesis
 import pandas as pd
 import pytest
+from hypothesis import strategies as st
 
 from fmcore import config
-from fmcore.data import catalogue
+from fmcore.data import catalogue, readers
 from fmcore.data.catalogue import BadData, DatasetMissing, LabelledData, UnknownDataset, folded
-from fmcore.text import text_hash
+from fmcore.text import clean, text_hash
 
 
 def texts(data: LabelledData, part: str) -> set[str]:
@@ -244,6 +246,24 @@ def test_phrasebank_is_latin_1_split_on_the_last_at_with_its_agreement_as_tiers(
     tiers = [data.tiers[text_hash(message)] for message in everything["text"]]
     assert tiers.count("75") == 15 and tiers.count("50") == 46
     assert data.test["label"].value_counts().to_dict() == {"negative": 2, "neutral": 2, "positive": 2}
+
+
+@hypothesis.settings(max_examples=30, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(message=st.text(st.characters(codec="latin-1", exclude_characters="\n"), max_size=80))
+def test_any_sentence_of_a_phrasebank_line_comes_back_whole(tmp_path, message):
+    (tmp_path / "Sentences_50Agree.txt").write_bytes("\n".join([*sentences(6), f"{message}@positive"]).encode("latin-1"))
+    data = readers.financial_phrasebank(tmp_path)
+    found = {m for part in catalogue.PARTS for m in getattr(data, part)["text"]}
+    cleaned = clean(message.strip())[0]
+    assert cleaned in found or not readers.bare_words(cleaned)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8", "utf-8-sig"])
+def test_copies_of_phrasebank_in_other_encodings_and_line_ends_are_the_same_data(tmp_path, encoding):
+    (tmp_path / "Sentences_50Agree.txt").write_bytes("\r\n".join(sentences()).encode(encoding))
+    data = readers.financial_phrasebank(tmp_path)
+    assert data.train["text"].str.fullmatch("(loss|talk|gain) number \\d+ of K\xf6ln .").all()
+    assert set(data.train["label"]) == {"negative", "neutral", "positive"}
 
 
 def test_a_sentence_with_two_labels_teaches_and_is_never_scored(data_dir):
