@@ -7,7 +7,9 @@ article's label is negative; articles count each. Reads `articles` alone, so tha
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from fmcore import clock
 from fmcore.data.tickers import UNKNOWN_SECTOR, book
@@ -20,6 +22,8 @@ NOTHING = Counts(0, 0, 0, 0.0)
 WATCH_FROM = 3
 """Articles that a key must have had before it is watched: a name that came up once is no series."""
 MAX_KEYS = 1_000
+AT_ONCE = dt.timedelta(days=7)
+"""So much is counted in one query: what bounds the memory. A whole number of buckets of any length."""
 
 _SQL = """
 WITH sectors AS (SELECT unnest(?::VARCHAR[]) AS ticker, unnest(?::VARCHAR[]) AS sector),
@@ -53,25 +57,26 @@ def counts(store: Store, start: dt.datetime, end: dt.datetime, *, bucket_s: int)
     WATCH_FROM articles since start, and there are MAX_KEYS of them at most, in the order of their coming; after that it is in every
     bucket, with zeros when nothing came. "all:" is in every bucket.
     """
-    start = floor_to(start, bucket_s)
-    tickers, sectors = _sectors(store, start, end)
-    rows = store.rows(_SQL, tickers, sectors, bucket_s, clock.to_store(start), clock.to_store(end))
-    step, at, seen = dt.timedelta(seconds=bucket_s), start, {ALL: WATCH_FROM}
+    at, step, sectors = floor_to(start, bucket_s), dt.timedelta(seconds=bucket_s), _sectors(store, start, end)
+    seen: dict[str, int] = {}
     watched: dict[str, None] = {ALL: None}
-    i = 0
     while at < end:
-        found: dict[str, Counts] = {}
-        stored = clock.to_store(at)
-        while i < len(rows) and rows[i]["bucket"] == stored:
-            row, i = rows[i], i + 1
-            key = row["key"]
-            seen[key] = seen.get(key, 0) + row["n_articles"]
-            if seen[key] >= WATCH_FROM and len(watched) < MAX_KEYS:
-                watched[key] = None
-            by_source = {str(k): int(v) for k, v in (row["by_source"] or {}).items()}
-            found[key] = Counts(row["n_negative"], row["n_stories"], row["n_articles"], row["net"] / NET_UNIT, by_source)
-        yield at, {key: found.get(key, NOTHING) for key in watched}
-        at += step
+        until = min(end, at + AT_ONCE)
+        rows = store.rows(_SQL, *sectors, bucket_s, clock.to_store(at), clock.to_store(until))
+        by_bucket = {bucket: list(of) for bucket, of in itertools.groupby(rows, key=lambda row: row["bucket"])}
+        while at < until:
+            found = {row["key"]: row for row in by_bucket.get(clock.to_store(at), ())}
+            for key, row in found.items():
+                seen[key] = seen.get(key, 0) + row["n_articles"]
+                if seen[key] >= WATCH_FROM and len(watched) < MAX_KEYS:
+                    watched[key] = None
+            yield at, {key: _counts(found[key]) if key in found else NOTHING for key in watched}
+            at += step
+
+
+def _counts(row: Mapping[str, Any]) -> Counts:
+    by_source = {str(source): int(n) for source, n in (row["by_source"] or {}).items()}
+    return Counts(row["n_negative"], row["n_stories"], row["n_articles"], row["net"] / NET_UNIT, by_source)
 
 
 def newest(store: Store, *, before: dt.datetime) -> dt.datetime | None:

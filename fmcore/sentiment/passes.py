@@ -10,7 +10,6 @@ A replay is kept in memory and goes on where it stood, as long as a checksum ove
 from __future__ import annotations
 
 import datetime as dt
-import itertools
 import threading
 import weakref
 from collections import OrderedDict
@@ -50,6 +49,7 @@ class _Replay:
     until: dt.datetime
     checksum: tuple[Any, ...] = ()
     buckets: list[Bucket] = field(default_factory=list)
+    begun: bool = False
 
 
 def settings_of(rule: Rule) -> SurgeSettings:
@@ -94,13 +94,14 @@ def _block(store: Store, settings: SurgeSettings, block_start: dt.datetime, unti
         if replay is None or replay.checksum != _checksum(store, first, replay.until):
             replay = _Replay(detector(settings), first)
         if replay.until < until:
-            for bucket_at, counts in itertools.dropwhile(
-                lambda pair: pair[0] < replay.until, counting.counts(store, first, until, bucket_s=settings.bucket_s)
-            ):
-                found = replay.detector.update(bucket_at, counts)
-                fires = {key: reading for key, reading in found.items() if reading.fires}
+            for bucket_at, counts in counting.counts(store, first, until, bucket_s=settings.bucket_s):
+                if bucket_at < replay.until:
+                    continue
+                silent = counts[counting.ALL].n_articles == 0
+                replay.begun = replay.begun or not silent  # before the first article there is nothing to be learnt, not even silence
+                found = replay.detector.update(bucket_at, counts) if replay.begun else {}
                 if bucket_at >= block_start:
-                    replay.buckets.append(Bucket(bucket_at, fires, counts[counting.ALL].n_articles == 0))
+                    replay.buckets.append(Bucket(bucket_at, {key: r for key, r in found.items() if r.fires}, silent))
             replay.until = until
             replay.checksum = _checksum(store, first, until)
         replays[key] = replay
