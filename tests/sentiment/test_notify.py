@@ -2,7 +2,6 @@
 
 import datetime as dt
 import random
-import tempfile
 
 import pytest
 
@@ -20,8 +19,8 @@ GONE = Outcome(False, "It answered 410.", permanent=True)
 class Desk:
     """A store, a clock that stands still until told, and receivers: name -> what each answers to a message."""
 
-    def __init__(self, home):
-        self.store, self.now = Store(home), START
+    def __init__(self, store):
+        self.store, self.now = store, START
         self.receivers, self.got = {}, []
 
     def channel(self, name="ops", answer=SENT, **more):
@@ -63,11 +62,24 @@ class Desk:
         return [key for channel, key, _, ok in self.got if channel == name and ok]
 
 
+@pytest.fixture(scope="module")
+def module_store(tmp_path_factory):
+    """One store for the whole file: opening one for each test would take half a minute."""
+    opened = Store(tmp_path_factory.mktemp("notify") / "home")
+    yield opened
+    opened.close()
+
+
+def empty(store):
+    with store.write() as tx:
+        for table in ("channels", "outbox", "bundles", "deliveries"):
+            tx.execute(f"DELETE FROM {table}")
+
+
 @pytest.fixture
-def desk(tmp_path):
-    made = Desk(tmp_path / "home")
-    yield made
-    made.store.close()
+def desk(module_store):
+    yield Desk(module_store)
+    empty(module_store)
 
 
 # ---------------------------------------------------------------- the plain way
@@ -358,35 +370,34 @@ def test_a_digest_that_failed_goes_again_as_it_was(desk):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["each", "digest"])
-def test_whatever_fails_in_whatever_order_nothing_is_lost_and_no_end_comes_before_its_beginning(mode):
+def test_whatever_fails_in_whatever_order_nothing_is_lost_and_no_end_comes_before_its_beginning(module_store, mode):
     """A11: random transitions, failures, dead letters and retries; the invariants hold after each round."""
     for seed in range(3):
         chance = random.Random(seed)
-        with tempfile.TemporaryDirectory() as home:
-            desk = Desk(home)
-            answer = lambda message, chance=chance: chance.choices([SENT, DOWN, GONE], [6, 3, 1])[0]  # noqa: E731
-            desk.channel(mode=mode, digest_s=60, per_minute=4, answer=answer)
-            open_alerts, n = [], 0
-            for step in range(120):
-                if step < 60 and chance.random() < 0.6:
-                    desk.fire(f"a{n}")
-                    open_alerts.append(f"a{n}")
-                    n += 1
-                if open_alerts and chance.random() < 0.4:
-                    desk.resolve(open_alerts.pop(chance.randrange(len(open_alerts))))
-                desk.round(after_s=chance.choice([1, 20, 60, 200]))
-                dead = notify.notifications(desk.store, state="dead")
-                if dead and chance.random() < 0.5:
-                    notify.retry(desk.store, chance.choice(dead).id, by="a test", now=desk.now)
-            heard = desk.heard()
-            for alert_id, transition in heard:
-                if transition == "resolved":
-                    assert heard.index((alert_id, "firing")) < heard.index((alert_id, "resolved"))
-            assert len(heard) == len(set(heard)), "a transition was taken twice"
-            sent = {event for event, state in desk.states().items() if state == "sent"}
-            assert sent == set(heard)
-            assert len(desk.states()) == desk.store.rows("SELECT count(*) AS n FROM outbox")[0]["n"]
-            desk.store.close()
+        desk = Desk(module_store)
+        answer = lambda message, chance=chance: chance.choices([SENT, DOWN, GONE], [6, 3, 1])[0]  # noqa: E731
+        desk.channel(mode=mode, digest_s=60, per_minute=4, answer=answer)
+        open_alerts, n = [], 0
+        for step in range(120):
+            if step < 60 and chance.random() < 0.6:
+                desk.fire(f"a{n}")
+                open_alerts.append(f"a{n}")
+                n += 1
+            if open_alerts and chance.random() < 0.4:
+                desk.resolve(open_alerts.pop(chance.randrange(len(open_alerts))))
+            desk.round(after_s=chance.choice([1, 20, 60, 200]))
+            dead = notify.notifications(desk.store, state="dead")
+            if dead and chance.random() < 0.5:
+                notify.retry(desk.store, chance.choice(dead).id, by="a test", now=desk.now)
+        heard = desk.heard()
+        for alert_id, transition in heard:
+            if transition == "resolved":
+                assert heard.index((alert_id, "firing")) < heard.index((alert_id, "resolved"))
+        assert len(heard) == len(set(heard)), "a transition was taken twice"
+        sent = {event for event, state in desk.states().items() if state == "sent"}
+        assert sent == set(heard)
+        assert len(desk.states()) == desk.store.rows("SELECT count(*) AS n FROM outbox")[0]["n"]
+        empty(module_store)
 
 
 # ---------------------------------------------------------------- tests of a channel

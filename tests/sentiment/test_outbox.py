@@ -23,11 +23,22 @@ def event(alert_id="a1", transition="firing", severity="high", **more):
     }  # fmt: skip
 
 
-@pytest.fixture
-def store(tmp_path):
-    opened = Store(tmp_path / "home")
+@pytest.fixture(scope="module")
+def module_store(tmp_path_factory):
+    """One store for the whole file: opening one for each test would take half a minute."""
+    opened = Store(tmp_path_factory.mktemp("outbox") / "home")
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def store(module_store):
+    """The store without channels, notifications or credentials."""
+    yield module_store
+    with module_store.write() as tx:
+        for table in ("channels", "outbox", "bundles", "deliveries"):
+            tx.execute(f"DELETE FROM {table}")
+    (module_store.home / channels.SECRETS).unlink(missing_ok=True)
 
 
 def add(store, name, **more):
