@@ -27,6 +27,7 @@ def card_of(version: ModelVersion, *, facts: Mapping[str, Any], promotions: Sequ
             "Base model": _known(version.base),
             "Base model's sha256": _known(facts.get("base_sha256")),
             "Served form": _known(facts.get("form")),
+            "Words beside the embedding": _lexical(facts.get("lexical")),
             "Trained at": version.created_at.isoformat(timespec="seconds"),
             "Run": _known(version.run_id),
         },
@@ -71,6 +72,13 @@ def _sentiment(facts: Mapping[str, Any]) -> dict[str, str]:
         kinds = ", ".join(f"{kind['kind']} {kind['n_passed']} of {kind['n']}" for kind in suite["kinds"])
         shown["Failure suite passed"] = f"{suite['n_passed']} of {suite['n']} ({kinds}); {suite['lexicon']}: {suite['n_lexicon']}"
     return shown
+
+
+def _lexical(part: Any) -> str:
+    """Whether lexical scores stand beside the head, with how much of a say."""
+    if not isinstance(part, Mapping) or not part.get("chosen"):
+        return "none"
+    return f"{part['share']:.0%} of the log-probability, {part['n_words'] + part['n_parts']:,} word and letter sequences"
 
 
 def card_markdown(card: Card) -> str:
