@@ -100,7 +100,7 @@ def _filters(desk: Any, there: Any) -> View:
         for side, (key, placeholder) in SIDES.items():
             chosen[side] = st.multiselect(
                 side.capitalize(), getattr(there, side), key=key, bind="query-params", placeholder=placeholder,
-                label_visibility="collapsed", width=190,
+                label_visibility="collapsed", width=170,
             )  # fmt: skip
         bucket = st.selectbox(
             "Bucket", [AUTO, *(f"by {name}" for name in index.BUCKETS)], key="sent_bucket", bind="query-params",
@@ -184,7 +184,7 @@ def _headline(desk: Any, at: data.Stamp, view: View, now: index.Overall, before:
         points = line.loc[line["enough"], "index"]
         ui.kpi(
             "Net sentiment, −1 to +1", "not enough news" if now.index is None else ui.signed(now.index), now.change,
-            words="" if now.change is not None else "no comparison", vs=f"{against} · n = {now.n_stories:,}",
+            words="" if now.change is not None else "nothing before", vs=_versus(now.change, against, f"n = {now.n_stories:,}"),
             chart_data=points.tail(60).tolist() if len(points) > 1 else None,
             help=_interval(now), icon=":material/mood:",
         )  # fmt: skip
@@ -192,6 +192,11 @@ def _headline(desk: Any, at: data.Stamp, view: View, now: index.Overall, before:
                  extra=f"{now.n_stories:,} stories")  # fmt: skip
         _share(now, before, against, line)
         _alerts_kpi(desk, at, view)
+
+
+def _versus(change: float | None, against: str, n: str) -> str:
+    """What a figure is compared with, and over how many; the latter alone where there is nothing to compare with."""
+    return n if change is None else f"{against} · {n}"
 
 
 def _interval(now: index.Overall) -> str | None:
@@ -204,7 +209,7 @@ def _counted(label: str, n: int, n_before: int | None, against: str, counts: pd.
     change = None if not n_before else (n - n_before) / n_before
     words = "" if change is None else f"{'+' if change > 0 else '−' if change < 0 else '±'}{abs(100 * change):.0f} %"
     ui.kpi(
-        label, f"{n:,}", change, words=words or "no comparison", vs=f"{against} · {extra}", good="none", icon=icon,
+        label, f"{n:,}", change, words=words or "nothing before", vs=_versus(change, against, extra), good="none", icon=icon,
         chart_data=counts.tail(40).tolist(), chart_type="bar",
     )  # fmt: skip
 
@@ -213,9 +218,9 @@ def _share(now: index.Overall, before: index.Overall | None, against: str, line:
     """Negative stories, and their share against the share before: a busy week alone is no bad week."""
     share = now.n_negative / now.n_stories if now.n_stories else 0.0
     change = share - before.n_negative / before.n_stories if before and before.n_stories else None
-    words = "no comparison" if change is None else f"{ui.signed(100 * change, 1)} points"
+    words = "nothing before" if change is None else f"{ui.signed(100 * change, 1)} points"
     ui.kpi(
-        "Negative stories", f"{now.n_negative:,} · {share:.0%}", change, words=words, good="down", vs=against,
+        "Negative stories", f"{now.n_negative:,} · {share:.0%}", change, words=words, good="down", vs=against if change is not None else "",
         chart_data=line["n_negative"].tail(40).tolist(), chart_type="bar", icon=":material/thumb_down:",
     )  # fmt: skip
 
@@ -238,6 +243,7 @@ def _alerts_kpi(desk: Any, at: data.Stamp, view: View) -> None:
 def _index(desk: Any, at: data.Stamp, view: View, line: pd.DataFrame) -> None:
     synthetic = data.synthetic(desk.store, at)
     ui.card("Sentiment index", f"net score, −1 to +1 · band: 95 % interval · by {view.bucket}", ui.synthetic_mark() if synthetic else "")
+    line, since = _from_first_news(line)
     marked = _marks(data.fired(desk.store, at, line["bucket"].iloc[0].to_pydatetime()), view, line)
     ticker = view.filters.tickers[0] if len(view.filters.tickers) == 1 else ""
     begins = line["bucket"].iloc[0].to_pydatetime()
@@ -251,14 +257,22 @@ def _index(desk: Any, at: data.Stamp, view: View, line: pd.DataFrame) -> None:
     thin = int((~line["enough"] & (line["n_stories"] > 0)).sum())
     grey = f" Grey ticks: not enough news (under {index.MIN_STORIES} stories)." if thin else ""
     price = " Grey line: closing price." if prices is not None and len(prices) else f" No prices for {ui.esc(ticker)}." if ticker else ""
-    ui.note(f"Click a point for the stories behind it.{grey}{price}")
+    ui.note(f"Click a point for the stories behind it.{since}{grey}{price}")
+
+
+def _from_first_news(line: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The series from its first bucket with an article on, and what that leaves out in words: no chart of empty months."""
+    first = int((line["n_articles"].to_numpy() > 0).argmax())
+    if first < len(line) / 10:
+        return line, ""
+    return line.iloc[first:].reset_index(drop=True), f" The news begins {ui.esc(ui.local(line['bucket'].iloc[first].to_pydatetime()))}."
 
 
 def _marks(fired: pd.DataFrame, view: View, line: pd.DataFrame) -> pd.DataFrame:
     """The alerts that are about what is looked at: about all news, or about a topic or ticker that is filtered on."""
     sides = {"topic": view.filters.topics, "ticker": view.filters.tickers}
     if any(sides.values()):
-        mine = [key in sides.get(dimension, ()) for dimension, key in zip(fired["dimension"], fired["key"], strict=True)]
+        mine = np.array([key in sides.get(dimension, ()) for dimension, key in zip(fired["dimension"], fired["key"], strict=True)], bool)
     else:
         mine = (fired["dimension"] == "all") | (fired["severity"] == "high")
     kept = fired[mine & (fired["at"] >= line["bucket"].iloc[0])] if len(fired) else fired
@@ -400,8 +414,9 @@ def movers_table(shown: pd.DataFrame, by: str) -> Any:
 
 
 def bridged(line: list[float | None]) -> list[float]:
-    """A line of daily means without holes: a day without a story lies between its neighbours."""
-    return pd.Series(line, dtype=float).interpolate(limit_direction="both").fillna(0.0).tolist()
+    """A line of daily means from the first day with a story on, without holes: a day without one lies between its neighbours."""
+    known = pd.Series(line, dtype=float)
+    return known.loc[known.first_valid_index() :].interpolate().tolist() if known.notna().any() else []
 
 
 def _clicked_mover(keys: list[str], by: str, days: int, filters: Filters) -> None:

@@ -92,7 +92,7 @@ def index_chart(
     with_price = prices is not None and len(prices) > 0
     if with_price:
         _price(fig, prices, t)
-    ui.desk(fig, "large", showlegend=False, hoversubplots="axis", clickmode="event+select", margin={"l": 8, "r": 48, "t": 12, "b": 8})
+    ui.desk(fig, "large", showlegend=False, hoversubplots="axis", clickmode="event+select", margin={"l": 8, "r": 48, "t": 22, "b": 8})
     end = series["bucket"].iloc[-1] + pd.Timedelta(seconds=SPAN[bucket])
     zone = dt.UTC if SPAN[bucket] >= 86_400 else zone
     time_axis(fig, series["bucket"].iloc[0], end, zone, anchor="y2", unifiedhovertitle={"text": "\u200b"})
@@ -175,8 +175,11 @@ def _alerts(fig: go.Figure, alerts: pd.DataFrame, x: np.ndarray, y: np.ndarray, 
     )  # fmt: skip
     newest = int(np.argmax(at))
     late = len(x) > 1 and (at[newest] - x[0]) > 0.6 * (x[-1] - x[0])
+    fig.add_shape(
+        type="line", x0=at[newest], x1=at[newest], y0=height[newest], y1=1, yref="y", line={"color": ui.rgba(t["alert"], 0.5), "width": 1},
+    )  # fmt: skip
     fig.add_annotation(
-        x=at[newest], y=height[newest], text=words[newest], showarrow=False, yshift=-16, xanchor="right" if late else "left",
+        x=at[newest], y=1, yref="y domain", text=words[newest], showarrow=False, yanchor="bottom", xanchor="right" if late else "left",
         font={"size": 12, "color": t["alert"]},
     )  # fmt: skip
 
@@ -239,6 +242,7 @@ def heat_chart(
     wide = heat.pivot(index="key", columns="bucket", values="index").reindex(index=keys, columns=every)
     stories = heat.pivot(index="key", columns="bucket", values="n_stories").reindex(index=keys, columns=every)
     buckets = pd.Series(wide.columns)
+    plot, below = max(96, 34 * len(keys)), 52 if SPAN[bucket] < 86_400 else 36  # px: the cells, and what the ticks take under them
     limit = _limit(wide.to_numpy(dtype=float))
     x = positions(buckets)
     labels = [shown[key] for key in keys]
@@ -247,7 +251,7 @@ def heat_chart(
             x=x, y=labels, z=wide.to_numpy(dtype=float), colorscale=t["signedscale"], zmid=0, zmin=-limit, zmax=limit, xgap=1.5, ygap=1.5,
             hoverinfo="skip", hoverongaps=False,
             colorbar={
-                "orientation": "h", "y": -0.16, "yanchor": "top", "len": 0.55, "x": 1, "xanchor": "right", "thickness": 8,
+                "orientation": "h", "y": -below / plot, "yanchor": "top", "len": 0.55, "x": 1, "xanchor": "right", "thickness": 8,
                 "outlinewidth": 0, "tickvals": [-limit, 0, limit], "ticktext": [f"−{limit:.1f} ▼", "0", f"▲ +{limit:.1f}"],
                 "tickfont": {"size": 12, "color": t["muted"]},
             },
@@ -263,7 +267,7 @@ def heat_chart(
         marker={"symbol": "square", "size": 14, "opacity": 0}, unselected={"marker": {"opacity": 0}},
         hovertemplate="%{y}, %{customdata[2]}<br><b>%{customdata[3]}</b><br>%{customdata[4]} stories<extra></extra>",
     )  # fmt: skip
-    ui.desk(fig, max(180, 34 * len(keys) + 92), hovermode="closest", clickmode="event+select", showlegend=False)
+    ui.desk(fig, plot + below + 56, hovermode="closest", clickmode="event+select", showlegend=False)
     fig.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
     zone = dt.UTC if SPAN[bucket] >= 86_400 else zone
     # a heat map's cells are centred on their position

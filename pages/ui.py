@@ -146,8 +146,9 @@ def short(value: object, limit: int = 160) -> str:
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """A number with its sign, and a real minus."""
-    return f"{'+' if value > 0 else '−' if value < 0 else '±'}{abs(value):.{digits}f}"
+    """A number with its sign, and a real minus; what rounds to nothing reads ±0."""
+    shown = round(value, digits)
+    return f"{'+' if shown > 0 else '−' if shown < 0 else '±'}{abs(shown):.{digits}f}"
 
 
 def link(url: object) -> str:

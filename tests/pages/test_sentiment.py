@@ -87,6 +87,25 @@ def test_filters_come_from_the_address_and_what_is_not_there_is_left_out(filled)
     assert figures(at)["Articles"] != before
 
 
+def test_alerts_about_what_is_filtered_on_are_marked_and_others_are_not():
+    at = pd.date_range("2026-11-20", periods=3, freq="1h", tz="UTC")
+    line = pd.DataFrame({"bucket": at})
+    fired = pd.DataFrame(
+        [(at[1], "high", "firing", "surge", "topic", "Fraud", "Fraud: x", "a"), (at[1], "low", "firing", "surge", "ticker", "AAA", "AAA: x", "b"),
+         (at[0] - pd.Timedelta(days=1), "high", "resolved", "surge", "topic", "Fraud", "old", "c")],
+        columns=["at", "severity", "state", "kind", "dimension", "key", "title", "id"],
+    )  # fmt: skip
+
+    def marked(**sides):
+        return sentiment._marks(fired, sentiment.View(Filters(**sides), None, "7 d", "1h"), line)["id"].tolist()
+
+    assert marked(topics=("Fraud",)) == ["a"]
+    assert marked(tickers=("AAA",)) == ["b"]
+    assert marked(tickers=("BBB",)) == []
+    assert marked() == ["a"]
+    assert sentiment._marks(fired.head(0), sentiment.View(Filters(topics=("Fraud",)), None, "7 d", "1h"), line).empty
+
+
 def test_a_window_without_news_says_so_and_offers_a_wider_one(desk):
     toy_news.fill(desk.store, end=clock.now() - dt.timedelta(days=40))
     at = opened()
