@@ -76,15 +76,17 @@ class Transaction:
 
 
 class Store:
-    """The database under `home` (a folder made with mode 0700); closed means closed.
+    """The database under `home` (a folder made with mode 0700); closed means closed. memory_mb bounds what DuckDB holds in memory;
+    0 leaves it to DuckDB, which takes up to 80 % of the machine's before it reads from the disk again.
 
     Raises StoreLocked when another process owns the file after `wait_s` seconds, StoreError when the folder or file
     cannot be used. Both carry a sentence that says what to do.
     """
 
-    def __init__(self, home: str | os.PathLike, *, wait_s: float = 5.0):
+    def __init__(self, home: str | os.PathLike, *, wait_s: float = 5.0, memory_mb: int = 0):
         self.home = Path(home).absolute()
         self.path = self.home / "fm.duckdb"
+        self._memory_mb = memory_mb
         self._write_lock = threading.RLock()
         self.n_commits = 0  # what was read while this stood still is still true: readers may key a cache on it
         _make_home(self.home)
@@ -98,6 +100,8 @@ class Store:
 
     def _open(self, wait_s: float) -> duckdb.DuckDBPyConnection:
         config = {"storage_compatibility_version": "v1.5.0", "python_enable_replacements": False}
+        if self._memory_mb:
+            config["memory_limit"] = f"{self._memory_mb}MB"
         deadline = time.monotonic() + wait_s
         while True:
             try:
