@@ -37,6 +37,8 @@ MAX_STORIES = 5_000
 N_SHOWN = 12
 """Parts shown of a split; the rest stands as OTHERS."""
 N_TOP = 8
+LED_BEFORE = dt.timedelta(hours=6)
+"""A story that began so long before the window and was told again in it may speak for the alert, though it is no part of the excess."""
 N_BACKGROUND = 1_500
 DISTINCT = 2.0
 """A term is distinctive when it is so many times as frequent as in the background."""
@@ -91,7 +93,8 @@ def why(
     splits = _splits(store, dimension, key, start, counted, parts, expected, rest, of_index)
     weights = _term_weights(store, counted, start)
     splits["by_term"] = _by_term(counted, parts, weights, rest)
-    top = _top(negative if negative else counted, splits, weights, kind)
+    going_on = [s for s in stories(store, dimension, key, start - LED_BEFORE, start, told_until=end) if s.negative]
+    top = _top([*going_on, *negative] or counted, splits, weights, kind)
     figures = {"value": value, "expected": expected, "excess": value - expected, "n_stories": len(all_stories), "n_negative": len(negative)}
     by_id = dict(zip((s.document_id for s in counted), parts, strict=True))
     return {
@@ -102,19 +105,24 @@ def why(
     }
 
 
-def stories(store: Store, dimension: str, key: str, start: dt.datetime, end: dt.datetime) -> list[Story]:
-    """The stories of a key whose leading article stands in start <= t < end, oldest first; n_articles are those until end."""
+def stories(
+    store: Store, dimension: str, key: str, start: dt.datetime, end: dt.datetime, *, told_until: dt.datetime | None = None
+) -> list[Story]:
+    """The stories of a key whose leading article stands in start <= t < end, oldest first; n_articles are those until end.
+
+    told_until: only stories of which an article stands in end <= t < told_until too; n_articles are then those until told_until.
+    """
     where, params = _where(dimension, key)
-    span = [clock.to_store(start), clock.to_store(end)]
+    span, until = [clock.to_store(start), clock.to_store(end)], clock.to_store(told_until or end)
     rows = store.rows(
         f"""WITH led AS (SELECT a.* FROM articles a WHERE leads AND published_at >= ? AND published_at < ? AND {where}
                 ORDER BY published_at, document_id LIMIT {MAX_STORIES}),
-            sizes AS (SELECT story_id, count(*) AS n FROM articles WHERE story_id IN (SELECT story_id FROM led) AND published_at < ?
-                GROUP BY story_id)
+            sizes AS (SELECT story_id, count(*) AS n FROM articles WHERE story_id IN (SELECT story_id FROM led) AND published_at >= ?
+                AND published_at < ? GROUP BY story_id HAVING max(published_at) >= ?)
         SELECT led.*, d.url, d.title, d.body[:500] AS body, sizes.n FROM led JOIN sizes USING (story_id)
         LEFT JOIN documents d ON d.id = led.document_id AND d.published_at = led.published_at
         ORDER BY led.published_at, led.document_id""",
-        *span, *params, span[1],
+        *span, *params, span[0], until, span[1] if told_until else span[0],
     )
     return [
         Story(r["story_id"], r["document_id"], clock.from_store(r["published_at"]), r["source"], r["url"] or "", r["title"] or "",

@@ -28,8 +28,8 @@ DEFAULTS = (
     Rule("sector-surge", "Bad news about a sector", "sector", (), ("surge",), "high", 3600, 0.5, 5, 1, 3),
     Rule("topic-surge", "Bad news about a topic", "topic", (), ("surge",), "medium", 3600, 0.5, 5, 1, 3),
     Rule("ticker-surge", "Bad news about a company", "ticker", (), ("surge",), "medium", 3600, 0.5, 5, 1, 3),
-    Rule("topic-shift", "The index of a topic has fallen", "topic", (), ("shift",), "medium", 3600, 0.5, 5, 2, 6),
-    Rule("ticker-shift", "The index of a company has fallen", "ticker", (), ("shift",), "medium", 3600, 0.5, 5, 2, 6),
+    Rule("topic-shift", "The index of a topic has fallen", "topic", (), ("shift",), "medium", 3600, 0.5, 5, 2, 24),
+    Rule("ticker-shift", "The index of a company has fallen", "ticker", (), ("shift",), "medium", 3600, 0.5, 5, 2, 24),
     Rule("one-source-flood", "One source floods a company", "ticker", (), ("flood",), "low", 3600, 0.5, 5, 1, 3),
     Rule("dead-feed", "A feed is dead, or no news comes at all", "source", (), FEED_KINDS, "high", 3600, 0.5, 1, 1, 1),
 )

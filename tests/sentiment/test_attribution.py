@@ -133,6 +133,19 @@ def test_the_story_that_is_copied_and_in_the_excess_speaks_first_and_links_to_it
     assert found["by_topic"][0]["name"] == "Fraud"
 
 
+def test_a_story_that_began_before_and_is_told_again_may_speak_first_but_is_no_part_of_the_excess(store):
+    background(store)
+    rows = [(at(8) + 40 * MINUTE, {"title": "Halden hides losses, regulator says", "tickers": ("HLD",), "story": "lead"})]
+    rows += [(at(8) + (50 + 3 * n) * MINUTE, {"title": "Halden hides losses, regulator says", "tickers": ("HLD",), "story": "lead", "source": f"c{n}"})
+             for n in range(12)]
+    rows += [(at(9) + (20 + n) * MINUTE, {"title": f"Halden losses: part {n}", "tickers": ("HLD",)}) for n in range(8)]
+    put(store, rows)
+    found = why(store)
+    assert (found["value"], found["top"][0]["story_id"], found["top"][0]["part"]) == (8, "lead", 0.0)
+    assert "first by wire-a at 01 Jun 08:40" in found["sentence"]
+    assert sums(found) == pytest.approx([8 - 2.1] * 5, abs=1e-9)
+
+
 def test_a_flood_names_its_source_and_a_shift_its_level(store):
     put(store, [(at(9) + n * MINUTE, {"source": "tickertalk", "tickers": ("CLBK",), "net": -9000}) for n in range(12)])
     flood = why(store, dimension="ticker", key="CLBK", kind="flood", value=12.0, expected=0.5)
