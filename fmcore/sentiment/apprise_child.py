@@ -87,6 +87,8 @@ def _service(address: str, said: logging.Handler) -> tuple[Any, str]:
     service = apprise.Apprise.instantiate(address, asset=asset)
     if service is None:
         return None, "the address is not complete; see the service's page on https://github.com/caronc/apprise/wiki"
+    if "overflow=" not in address:
+        service.overflow_mode = apprise.OverflowMode.SPLIT  # a long list in two messages, not in one that is refused
     return service, ""
 
 

@@ -160,12 +160,13 @@ def bundle(store: Store, key: str, kind: str, rows: Sequence[Row], *, now: dt.da
 
 
 def message(store: Store, waiting: Waiting) -> Message:
-    """What is to be sent."""
+    """What is to be sent. Where several travel together, their explanations are left to the page: a receiver takes only so much."""
     sql = "SELECT id, event, created_at FROM outbox WHERE id IN (SELECT unnest(?::VARCHAR[])) ORDER BY n"
     events = []
     for row in store.rows(sql, [each.id for each in waiting.rows]):
         queued_at = clock.from_store(row["created_at"]).isoformat()
-        events.append({**json.loads(row["event"]), "key": row["id"], "queued_at": queued_at})
+        left_out = {} if waiting.kind == "alert" else {"why": {}, "why_left_out": True}
+        events.append({**json.loads(row["event"]), **left_out, "key": row["id"], "queued_at": queued_at})
     return Message(waiting.id, waiting.kind, tuple(events))
 
 

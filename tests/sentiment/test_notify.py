@@ -342,6 +342,17 @@ def test_a_group_that_failed_is_the_same_group_at_the_next_try(desk):
     assert desk.heard()[-1] == ("d", "firing")
 
 
+def test_explanations_travel_alone_only(desk):
+    bodies = []
+    desk.channel(per_minute=2, answer=lambda message: bodies.append(message) or SENT)
+    desk.fire("alone")
+    desk.round()
+    desk.fire("a", "b", "c")
+    desk.round(after_s=1)
+    assert "why_left_out" not in bodies[0].events[0]
+    assert all(event["why_left_out"] and event["why"] == {} for event in bodies[1].events)
+
+
 def test_a_digest_comes_once_an_interval_and_says_what_began_and_ended_in_one_line(desk):
     desk.channel(mode="digest", digest_s=3600)
     desk.now = START + dt.timedelta(minutes=5)

@@ -142,6 +142,14 @@ def test_an_apprise_channel_gets_the_text_and_later_messages_use_the_same_proces
     assert len(receiver.requests) == 2
 
 
+def test_a_text_that_is_too_long_for_a_service_comes_in_parts(collector):
+    receiver = collector()
+    long = Message("k", "group", tuple({**EVENT, "alert_id": f"a{i}", "reason": "x" * 400} for i in range(20)))
+    with apprise(f"mmost://127.0.0.1:{receiver.port}/" + "a" * 24) as send:
+        assert send(long).ok
+    assert len(receiver.requests) > 1 and all(len(r.body) < 5000 for r in receiver.requests)
+
+
 def test_a_mail_is_sent_under_the_same_guard():
     server = MailServer()
     with apprise(f"mailto://127.0.0.1:{server.port}?from=desk@example.com&to=ann@example.com&mode=insecure") as send:
