@@ -95,7 +95,7 @@ def copies(store: Store, story_id: str, *, published_at: dt.datetime | None = No
     sql = f"SELECT {_ARTICLE} FROM articles WHERE story_id = ? AND published_at >= ?"
     for stretch in (dt.timedelta(days=4), dt.timedelta(days=30), None):
         until = "" if stretch is None else " AND published_at <= ?"
-        found = store.frame(f"{sql}{until} ORDER BY published_at, document_id", story_id, first, *([first + stretch] if until else []))
+        found = store.rows(f"{sql}{until} ORDER BY published_at, document_id", story_id, first, *([first + stretch] if until else []))
         if len(found) >= n:
             break
     return _with_documents(store, found)
@@ -112,7 +112,7 @@ def article(store: Store, document_id: str, *, published_at: dt.datetime | None 
     found = rows[0]
     document = store.rows("SELECT url, title, body, language, synthetic FROM documents WHERE id = ? AND published_at = ?",
                           document_id, found["published_at"])  # fmt: skip
-    empty = {"url": "", "title": "", "body": "", "language": "", "synthetic": False}
+    empty = {**_NO_DOCUMENT, "body": ""}
     moments = {name: clock.from_store(found[name]) for name in ("published_at", "scored_at")}
     return {**found, **moments, "net": found["net"] / 10_000, **(document[0] if document else empty), "n_articles": _size(store, found)}
 
@@ -157,14 +157,15 @@ def net(answer: Prediction) -> float:
     return scores.get("positive", 0.0) - scores.get("negative", 0.0)
 
 
-def _with_documents(store: Store, found: pd.DataFrame) -> pd.DataFrame:
+def _with_documents(store: Store, found: list[dict[str, Any]]) -> pd.DataFrame:
     """Articles with their url, title and language; a document that was removed leaves them empty."""
-    ids, moments = list(found["document_id"]), [moment.to_pydatetime() for moment in found["published_at"]]
-    sql = f"""SELECT id AS document_id, url, title, language, synthetic FROM documents WHERE published_at >= ? AND published_at <= ?
+    ids, moments = [row["document_id"] for row in found], [row["published_at"] for row in found]
+    sql = f"""SELECT id, url, title, language, synthetic FROM documents WHERE published_at >= ? AND published_at <= ?
               AND id IN ({', '.join('?' * len(ids)) or 'NULL'})"""
-    documents = store.frame(sql, min(moments, default=dt.datetime.max), max(moments, default=dt.datetime.min), *ids)
-    merged = found.merge(documents.drop_duplicates("document_id"), on="document_id", how="left", sort=False)
-    merged = merged.fillna({"url": "", "title": "", "language": ""}).assign(synthetic=merged["synthetic"].eq(True))
-    return merged.assign(net=merged["net"] / 10_000, published_at=merged["published_at"].dt.tz_localize("UTC"),
-                         scored_at=merged["scored_at"].dt.tz_localize("UTC"), tickers=merged["tickers"].map(list))  # fmt: skip
+    documents = {row.pop("id"): row for row in store.rows(sql, min(moments), max(moments), *ids)} if found else {}
+    rows = [{**row, "net": row["net"] / 10_000, **documents.get(row["document_id"], _NO_DOCUMENT)} for row in found]
+    frame = pd.DataFrame(rows, columns=[*(name.strip() for name in _ARTICLE.split(",")), *_NO_DOCUMENT])
+    return frame.assign(**{name: pd.to_datetime(frame[name], utc=True) for name in ("published_at", "scored_at")})
 
+
+_NO_DOCUMENT = {"url": "", "title": "", "language": "", "synthetic": False}

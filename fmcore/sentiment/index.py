@@ -103,13 +103,16 @@ def overall(store: Store, filters: Filters) -> Overall:
     at = rollup.scope(store, filters)
     length, month = at.end - at.start, HISTORY_DAYS * 288
     believed = _prior(store, at)
-    compared = filters.start is not None and length > 0
-    spans = [at]
-    if compared:
-        spans += [replace(at, start=at.start - length, end=at.start), replace(at, start=at.start - month, end=at.start)]
     values = np.zeros((3, len(rollup.SUMS)), np.int64)
-    for row, span in enumerate(spans):
-        values[row] = rollup.sums(store, span).values.sum(axis=0)
+    if filters.start is not None and length > 0:
+        spans = ((at.start, at.end), (at.start - length, at.start), (at.start - month, at.start))
+        cuts = sorted({edge for span in spans for edge in span})
+        found = rollup.sums(store, at, cuts=cuts)
+        for row, (start, end) in enumerate(spans):
+            inside = (found.labels >= cuts.index(start)) & (found.labels < cuts.index(end))
+            values[row] = found.values[inside].sum(axis=0)
+    else:
+        values[0] = rollup.sums(store, at).values.sum(axis=0)
     points = _points(values, believed, bands=True)
     shown = {name: float(points[name][0]) if points["enough"][0] else None for name in ("index", "low", "high")}
 
@@ -131,8 +134,7 @@ def heat(store: Store, filters: Filters, bucket: str, *, by: str = "topic") -> p
     """
     at = rollup.scope(store, filters)
     found = _kept(rollup.sums(store, at, by=by, step=BUCKETS[bucket]), filters, by)
-    priors = _priors(store, at, _history(store, at, by))
-    points = _points(found.values, [priors.get(key, priors[None]) for key in found.keys], bands=False)
+    points = _points(found.values, _priors(store, at, _history(store, at, by), found.keys), bands=False)
     return pd.DataFrame({"key": found.keys, "bucket": _moments(found.labels), **points})
 
 
@@ -148,11 +150,10 @@ def movers(store: Store, filters: Filters, *, by: str = "topic", days: int = 7) 
     length = days * 288
     found = _kept(rollup.sums(store, at, by=by, cuts=[at.end - 2 * length, at.end - length, at.end]), filters, by)
     history = _history(store, at, by)
-    priors = _priors(store, at, history)
     keys = np.unique(found.keys)
     values = np.zeros((2, len(keys), len(rollup.SUMS)), np.int64)
     values[found.labels, np.searchsorted(keys, found.keys)] = found.values
-    believed = [priors.get(key, priors[None]) for key in keys]
+    believed = _priors(store, at, history, keys)
     before, now = (_points(part, believed, bands=False) for part in values)
     error = np.sqrt(_variance(values[0]) + _variance(values[1]))
     enough = now["enough"] & before["enough"]
@@ -200,15 +201,16 @@ def _history(store: Store, at: rollup.Scope, by: str) -> rollup.Cells:
     return rollup.sums(store, _then(at), by=by, step=288)
 
 
-def _priors(store: Store, at: rollup.Scope, history: rollup.Cells) -> dict[str | None, Prior]:
-    """The prior of each key that has history enough; under None, that of everything."""
-    found: dict[str | None, Prior] = {None: _of_everything(store, _then(at))}
+def _priors(store: Store, at: rollup.Scope, history: rollup.Cells, keys: Sequence[str]) -> list[Prior]:
+    """The prior of each key: its own, where its history is enough, else that of everything."""
+    own: dict[str, Prior | None] = {}
     starts = np.flatnonzero(np.r_[True, history.keys[1:] != history.keys[:-1]]) if len(history) else np.zeros(0, np.int64)
     for start, end in itertools.pairwise([*starts, len(history)]):
-        own = shrink.estimate(history.values[start:end], "key")
-        if own is not None:
-            found[history.keys[start]] = own
-    return found
+        own[history.keys[start]] = shrink.estimate(history.values[start:end], "key")
+    if all(own.get(key) for key in keys):
+        return [own[key] for key in keys]
+    everything = _of_everything(store, _then(at))
+    return [own.get(key) or everything for key in keys]
 
 
 def _points(values: np.ndarray, believed: Prior | Sequence[Prior], *, bands: bool) -> dict[str, np.ndarray]:
@@ -234,13 +236,13 @@ def _variance(values: np.ndarray) -> np.ndarray:
 
 def _sparks(history: rollup.Cells, end: int) -> dict[str, list[float | None]]:
     """key -> the daily means of the 30 whole UTC days up to `end`."""
-    last = end // 288 - 1
     n, total, _ = (part.sum(axis=1) for part in shrink.totals(history.values))
+    places = history.labels // 288 - end // 288 + HISTORY_DAYS
+    shown = np.flatnonzero((n > 0) & (places >= 0) & (places < HISTORY_DAYS))
+    means = np.round(total[shown] / n[shown], 4).tolist()
     found: dict[str, list[float | None]] = {}
-    for key, day, count, value in zip(history.keys, history.labels // 288, n, total, strict=True):
-        at = int(day) - last + HISTORY_DAYS - 1
-        if count > 0 and 0 <= at < HISTORY_DAYS:
-            found.setdefault(key, [None] * HISTORY_DAYS)[at] = round(value / count, 4)
+    for row, place, mean in zip(shown, places[shown].tolist(), means, strict=True):
+        found.setdefault(history.keys[row], [None] * HISTORY_DAYS)[place] = mean
     return found
 
 

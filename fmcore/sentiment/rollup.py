@@ -27,7 +27,7 @@ BUCKET_S = 300
 CLASSES = ("negative", "neutral", "positive")
 GRAINS = {"day": 86_400 // BUCKET_S, "hour": 3_600 // BUCKET_S}
 """How many 5-minute buckets one row of a folded table covers."""
-FOLD_AT = 20_000
+FOLD_AT = 5_000
 """Entries that may wait: so many are summed at each query beside the folded tables."""
 SUMS = ["n_articles", *(f"{what}_{name}" for what in ("n", "sum", "sq") for name in CLASSES)]
 _FEW_IDS = 3
@@ -255,7 +255,7 @@ def sums(
 _ENTRY_SUMS = """sum(n_articles)::BIGINT, sum(n_stories)::BIGINT, sum(n_stories * net::INTEGER)::BIGINT,
                  sum(n_stories * net::INTEGER * net)::BIGINT"""
 _TAIL_COLUMNS = ("bucket", "topic", "source", "tickers", "class", "net", "n_articles", "n_stories")
-_tails: weakref.WeakKeyDictionary[Store, tuple[tuple[int, int], np.ndarray]] = weakref.WeakKeyDictionary()
+_tails: weakref.WeakKeyDictionary[Store, tuple[tuple[int | None, int | None], np.ndarray]] = weakref.WeakKeyDictionary()
 
 
 def _fetched(cursor: Any, sql: str, side: str | None, n: int = len(SUMS)) -> Cells:
@@ -269,13 +269,13 @@ def _fetched(cursor: Any, sql: str, side: str | None, n: int = len(SUMS)) -> Cel
 
 def _tail(store: Store, cursor: Any) -> np.ndarray:
     """The entries that wait to be folded, int64 (n, 8). A batch never changes, so they are read again only when one came or a fold was."""
-    mark = cursor.execute("SELECT coalesce(max(batch), 0) FROM trend_folds").fetchone()[0]
-    last = cursor.execute(f"SELECT coalesce(max(batch), 0) FROM trend_facts WHERE batch > {mark}").fetchone()[0]
+    state = cursor.execute("SELECT (SELECT max(batch) FROM trend_folds), (SELECT max(batch) FROM trend_facts)").fetchone()
+    mark = state[0] or 0
     held = _tails.get(store)
-    if held is None or held[0] != (mark, last):
+    if held is None or held[0] != state:
         sql = f"SELECT {', '.join(_TAIL_COLUMNS)} FROM trend_facts WHERE batch > {mark}"
         columns = cursor.execute(sql).fetchnumpy()
-        held = ((mark, last), np.stack([np.asarray(columns[name], np.int64) for name in _TAIL_COLUMNS], axis=1))
+        held = (state, np.stack([np.asarray(columns[name], np.int64) for name in _TAIL_COLUMNS], axis=1))
         _tails[store] = held
     return held[1]
 
