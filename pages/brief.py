@@ -11,7 +11,7 @@ import streamlit as st
 
 from fmcore import clock
 from fmcore.nouns import FMError
-from fmcore.sentiment import digest, scoring
+from fmcore.sentiment import digest
 from pages import sentiment_data as data
 from pages import ui
 
@@ -42,7 +42,7 @@ def draw(desk: Any) -> None:
     with row:
         _watchlist(desk, watched, there.tickers)
     if brief.refusal:
-        waiting = scoring.backlog(desk.store).n_unscored
+        waiting = data.backlog(desk.store).n_unscored
         st.markdown(ui.esc(brief.refusal) + (f" {waiting:,} articles wait to be scored, the oldest first." if waiting else ""))
     elif not brief.lines:
         whom = "the watchlist" if watched else "all tickers and topics"

@@ -16,7 +16,7 @@ import streamlit as st
 
 from fmcore import clock, runtime
 from fmcore.nouns import Filters
-from fmcore.sentiment import index, scoring
+from fmcore.sentiment import index
 from pages import sentiment_charts as charts
 from pages import sentiment_data as data
 from pages import sentiment_facts as facts
@@ -140,7 +140,7 @@ def _nothing_matches(desk: Any, at: data.Stamp, view: View) -> None:
     n_ever = data.overall(desk.store, at, everywhen).n_articles
     same_window = data.overall(desk.store, at, Filters(start=view.filters.start, end=view.filters.end)).n_articles
     hint = f"These filters have {n_ever:,} articles over all time; all news of the last {view.range} has {same_window:,}."
-    waiting = scoring.backlog(desk.store).n_unscored
+    waiting = data.backlog(desk.store).n_unscored
     if waiting:
         hint += f" {waiting:,} articles wait to be scored, the oldest first; they appear by themselves."
     with ui.empty(f"No article in the last {view.range} for {in_words(view)}", hint, icon=":material/filter_alt_off:", height=340):

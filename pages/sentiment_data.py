@@ -14,9 +14,10 @@ import streamlit as st
 
 from fmcore import clock
 from fmcore.nouns import Alert, Filters
-from fmcore.sentiment import alerts, digest, evidence, index, pulse
+from fmcore.sentiment import alerts, digest, evidence, index, pulse, scoring
 
 KEPT = 256
+BACKLOG_S = 5.0
 STEP_S = 300
 """A window without an end ends with the 5 minutes that have begun: the same for everyone who looks in them."""
 
@@ -83,6 +84,16 @@ def synthetic(_store: Any, at: Stamp) -> bool:
 @st.cache_data(max_entries=KEPT, show_spinner=False)
 def freshness(_store: Any, at: Stamp) -> index.Freshness:
     return index.freshness(_store)
+
+
+def backlog(store: Any) -> scoring.Backlog:
+    """What waits to be scored, counted every BACKLOG_S seconds at most, whoever asks."""
+    return _backlog(store, str(store.path))
+
+
+@st.cache_data(max_entries=8, ttl=BACKLOG_S, show_spinner=False)
+def _backlog(_store: Any, path: str) -> scoring.Backlog:
+    return scoring.backlog(_store)
 
 
 @st.cache_data(max_entries=KEPT, show_spinner=False)

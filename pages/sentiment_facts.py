@@ -11,14 +11,13 @@ import streamlit as st
 
 from fmcore import clock
 from fmcore.nouns import ModelVersion
-from fmcore.sentiment import index, report, scoring
+from fmcore.sentiment import index, report
 from fmcore.tasks import TASKS
 from pages import figures, ui
 from pages import sentiment_data as data
 from pages import sentiment_stories as stories
 
 IN_REPORT = 100
-BACKLOG_S = 5.0
 SUITE = "failure_suite"
 """Where a version's metrics keep what the failure suite found."""
 
@@ -74,11 +73,11 @@ def _suite(suite: Mapping[str, Any]) -> None:
     st.page_link("models.py", label="All of it on the Models page", icon=":material/arrow_forward:")
 
 
-@st.fragment(run_every=BACKLOG_S)
+@st.fragment(run_every=data.BACKLOG_S)
 def _backlog(desk: Any) -> None:
     """How much waits and how fast it goes; counted again every few seconds."""
     with ui.guarded():
-        waits = scoring.backlog(desk.store)
+        waits = data.backlog(desk.store)
         rate = f"{waits.per_minute:,.1f} a minute over the last hour"
         if not waits.n_unscored:
             st.markdown(f"{ui.chip('Nothing waits', 'green', ':material/check_circle:')} :small[:gray[scored {rate}]]")
@@ -90,7 +89,7 @@ def _backlog(desk: Any) -> None:
 
 def nothing_yet(desk: Any) -> None:
     """No article was scored yet: why, and what to do about it."""
-    waits = scoring.backlog(desk.store)
+    waits = data.backlog(desk.store)
     has_model = "sentiment" in TASKS and desk.registry.champion("sentiment") is not None
     if not waits.n_unscored:
         with ui.empty(
