@@ -160,6 +160,16 @@ def _chunks(messages: list[Waiting], size: int) -> list[list[Waiting]]:
     return parts if parts[0] else []
 
 
+def _probe(others: list[Waiting], blocked: set[str]) -> str:
+    """The message that shows whether the channel or the first message is at fault: one that seldom failed, else the one whose last
+    try is longest ago, so that several bad messages do not hide a good one. "" when there is none."""
+    free = [message for message in others if not message.alerts & blocked]
+    young = [message for message in free if message.tries < PROBE_AFTER]
+    if young:
+        return young[0].id
+    return min(free, key=lambda message: message.tried_at).id if free else ""
+
+
 class _Lane(threading.Thread):
     """One channel's round. A daemon: a receiver that hangs in name resolution must not hold up the end of the desk."""
 
@@ -288,25 +298,28 @@ class _Lane(threading.Thread):
 
     def _send_all(self, queue: list[Waiting], send: sending.Send) -> list[Waiting]:
         """Send in order until the minute's share or the time is up, or the channel fails; returns what still waits."""
-        left, blocked, unsent, probed = self._tokens(), set(), [], False
+        left, blocked, unsent = self._tokens(), set(), []
+        alive, probe = False, ""
         for at, message in enumerate(queue):
             if left <= 0 or time.monotonic() >= self._ends:
                 return [*unsent, *queue[at:]]
-            if message.alerts & blocked or (message.waits(self._now()) and not self._was_down):
+            not_yet = message.waits(self._now()) and not self._was_down
+            if message.alerts & blocked or not_yet or (probe and message.id != probe and not alive):
                 blocked |= message.alerts
                 unsent.append(message)
                 continue
             left -= 1
             state, outcome = self._send_one(message, send)
-            if state == "dead":
-                blocked |= message.alerts  # what follows of these alerts is held back in the next round
             if state != "retry":
+                alive = True
+                if state == "dead":
+                    blocked |= message.alerts  # what follows of these alerts is held back in the next round
                 continue
             blocked |= message.alerts
             unsent.append(message)
-            if outcome.retry_after_s or message.tries + 1 < PROBE_AFTER or probed:
+            if outcome.retry_after_s or message.tries + 1 < PROBE_AFTER or probe == message.id:
                 return [*unsent, *queue[at + 1:]]
-            probed = True
+            probe = probe or _probe(queue[at + 1:], blocked)
         return unsent
 
     def _send_one(self, message: Waiting, send: sending.Send) -> tuple[str, Outcome]:

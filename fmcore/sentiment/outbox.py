@@ -177,13 +177,12 @@ def tried_since(store: Store, channel: str, moment: dt.datetime, *, now: dt.date
 
 
 def last_failure(store: Store, channel: str) -> tuple[dt.datetime, dt.datetime] | None:
-    """(tried at, next at) of a channel's last try when that failed for now; None when the channel is well."""
-    sql = """SELECT outcome, tried_at, next_at FROM deliveries WHERE channel = ? AND latency_ms IS NOT NULL AND who = ''
-             ORDER BY rowid DESC LIMIT 1"""
+    """(tried at, next at) of a channel's last try when that failed for now and its message still waits; None when the channel is well."""
+    sql = """WITH tried AS (SELECT * FROM deliveries WHERE channel = ? AND latency_ms IS NOT NULL AND who = '' ORDER BY rowid DESC LIMIT 1)
+             SELECT tried_at, next_at FROM tried WHERE outcome = 'retry'
+             AND NOT EXISTS (FROM deliveries d WHERE d.message_id = tried.message_id AND d.step > tried.step)"""
     found = store.rows(sql, channel)
-    if not found or found[0]["outcome"] != "retry":
-        return None
-    return clock.from_store(found[0]["tried_at"]), clock.from_store(found[0]["next_at"])
+    return (clock.from_store(found[0]["tried_at"]), clock.from_store(found[0]["next_at"])) if found else None
 
 
 # ---------------------------------------------------------------- what came of it

@@ -267,6 +267,34 @@ def test_a_message_that_always_fails_does_not_hold_up_the_others_for_long(desk):
     assert desk.heard()[-1] == ("d", "firing") and ("poison", "resolved") not in desk.heard()
 
 
+def test_several_messages_that_always_fail_do_not_hide_the_good_ones(desk):
+    bad = {"p1", "p2", "p3"}
+    desk.channel(answer=lambda message: DOWN if bad & {e["alert_id"] for e in message.events} else SENT)
+    desk.fire("p1", "p2", "p3", "b")
+    for _ in range(20):
+        desk.round(after_s=60)
+    assert desk.heard() == [("b", "firing")]
+    desk.fire("c")
+    desk.round(after_s=120)
+    desk.round(after_s=120)
+    assert desk.heard() == [("b", "firing"), ("c", "firing")]
+    bad.discard("p3")
+    for _ in range(4):
+        desk.round(after_s=120)
+    assert desk.heard()[-1] == ("p3", "firing")
+
+
+def test_a_channel_added_again_under_its_name_does_not_wait_for_the_old_ones_sake(desk):
+    desk.channel(answer=Outcome(False, "It answered 429.", retry_after_s=86_400))
+    desk.fire("a")
+    desk.round()
+    notify.remove_channel(desk.store, "ops", by="a test")
+    desk.channel()
+    desk.fire("b")
+    desk.round(after_s=1)
+    assert desk.heard() == [("b", "firing")]
+
+
 def test_a_receiver_that_fails_delays_no_other(desk):
     desk.channel("bad", answer=DOWN)
     desk.channel("good")
