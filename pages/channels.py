@@ -207,9 +207,9 @@ def _log(desk: Any, present: list[Channel]) -> None:
             pd.DataFrame([_row(n) for n in found]), hide_index=True, row_height=34, alt="Notifications, newest first",
             column_config={
                 "State": st.column_config.MultiselectColumn(options=words, color=[STATES[key][1] for key in STATES]),
-                "Alert": st.column_config.TextColumn(width=260),
+                "Alert": st.column_config.TextColumn(width=240),
                 "Took": st.column_config.TextColumn(help="How long the last try took"),
-                "Error": st.column_config.TextColumn(width=200),
+                "Error": st.column_config.TextColumn(width=160),
                 "Sent": st.column_config.TextColumn(width=110),
                 "Next try": st.column_config.TextColumn(width=110),
                 "Key": st.column_config.TextColumn(help="The same at every try: what a receiver tells repeats by"),
@@ -219,7 +219,7 @@ def _log(desk: Any, present: list[Channel]) -> None:
 
 def _row(n: Notification) -> dict[str, Any]:
     return {
-        "Queued": ui.local(n.created_at), "Channel": n.channel, "Alert": n.title, "What": n.transition, "State": [STATES[n.state][0]],
+        "Queued": ui.local(n.created_at), "State": [STATES[n.state][0]], "Channel": n.channel, "Alert": n.title, "What": n.transition,
         "Tries": n.attempts, "Error": n.error, "Took": "" if n.latency_ms is None else f"{n.latency_ms:.0f} ms",
         "Sent": ui.local(n.sent_at) if n.sent_at else "", "Next try": ui.local(n.next_at) if n.next_at and n.state == "queued" else "",
         "Key": n.id[:12],
