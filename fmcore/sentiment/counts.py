@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from fmcore import clock
@@ -50,16 +51,31 @@ def floor_to(moment: dt.datetime, bucket_s: int) -> dt.datetime:
     return dt.datetime.fromtimestamp(seconds - seconds % bucket_s, clock.UTC)
 
 
-def counts(store: Store, start: dt.datetime, end: dt.datetime, *, bucket_s: int) -> Iterator[tuple[dt.datetime, dict[str, Counts]]]:
+@dataclass
+class Watch:
+    """The keys that are watched, and how many articles each has had: what a count that goes on later has to know."""
+
+    keys: dict[str, None] = field(default_factory=lambda: {ALL: None})
+    n_articles: dict[str, int] = field(default_factory=dict)
+
+    def note(self, key: str, n_articles: int) -> None:
+        """Articles of a key have come; from WATCH_FROM of them on it is watched."""
+        self.n_articles[key] = self.n_articles.get(key, 0) + n_articles
+        if self.n_articles[key] >= WATCH_FROM and len(self.keys) < MAX_KEYS:
+            self.keys[key] = None
+
+
+def counts(
+    store: Store, start: dt.datetime, end: dt.datetime, *, bucket_s: int, watch: Watch | None = None
+) -> Iterator[tuple[dt.datetime, dict[str, Counts]]]:
     """Every bucket from start (rounded down) until before end, silent ones too: (its start, counts by key).
 
     A key is a dimension and a name ("all:", "sector:Banks", "topic:Fraud", "ticker:ABC"). It is left out until it has had
     WATCH_FROM articles since start, and there are MAX_KEYS of them at most, in the order of their coming; after that it is in every
-    bucket, with zeros when nothing came. "all:" is in every bucket.
+    bucket, with zeros when nothing came. "all:" is in every bucket. watch: that of a count that ended at start, to go on with.
     """
     at, step, sectors = floor_to(start, bucket_s), dt.timedelta(seconds=bucket_s), _sectors(store, start, end)
-    seen: dict[str, int] = {}
-    watched: dict[str, None] = {ALL: None}
+    watch = watch or Watch()
     while at < end:
         until = min(end, at + AT_ONCE)
         rows = store.rows(_SQL, *sectors, bucket_s, clock.to_store(at), clock.to_store(until))
@@ -67,10 +83,8 @@ def counts(store: Store, start: dt.datetime, end: dt.datetime, *, bucket_s: int)
         while at < until:
             found = {row["key"]: row for row in by_bucket.get(clock.to_store(at), ())}
             for key, row in found.items():
-                seen[key] = seen.get(key, 0) + row["n_articles"]
-                if seen[key] >= WATCH_FROM and len(watched) < MAX_KEYS:
-                    watched[key] = None
-            yield at, {key: _counts(found[key]) if key in found else NOTHING for key in watched}
+                watch.note(key, row["n_articles"])
+            yield at, {key: _counts(found[key]) if key in found else NOTHING for key in watch.keys}
             at += step
 
 

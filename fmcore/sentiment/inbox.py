@@ -46,7 +46,7 @@ class NotPossible(FMError):
 
 @dataclass(frozen=True)
 class Group:
-    """Alerts of one rule that began to fire in the same bucket: one notification, one line of the inbox."""
+    """Alerts of one rule that began in the same bucket: one notification, one line of the inbox. fired_at: that bucket's start."""
 
     rule_id: str
     title: str

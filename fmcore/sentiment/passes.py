@@ -50,6 +50,7 @@ class _Replay:
     checksum: tuple[Any, ...] = ()
     buckets: list[Bucket] = field(default_factory=list)
     begun: bool = False
+    watch: counting.Watch = field(default_factory=counting.Watch)
 
 
 def settings_of(rule: Rule) -> SurgeSettings:
@@ -94,16 +95,14 @@ def _block(store: Store, settings: SurgeSettings, block_start: dt.datetime, unti
         if replay is None or replay.checksum != _checksum(store, first, replay.until):
             replay = _Replay(detector(settings), first)
         if replay.until < until:
-            for bucket_at, counts in counting.counts(store, first, until, bucket_s=settings.bucket_s):
-                if bucket_at < replay.until:
-                    continue
+            checksum = _checksum(store, first, until)  # before the news are read: what comes in between makes it wrong, not stale
+            for bucket_at, counts in counting.counts(store, replay.until, until, bucket_s=settings.bucket_s, watch=replay.watch):
                 silent = counts[counting.ALL].n_articles == 0
                 replay.begun = replay.begun or not silent  # before the first article there is nothing to be learnt, not even silence
                 found = replay.detector.update(bucket_at, counts) if replay.begun else {}
                 if bucket_at >= block_start:
                     replay.buckets.append(Bucket(bucket_at, {key: r for key, r in found.items() if r.fires}, silent))
-            replay.until = until
-            replay.checksum = _checksum(store, first, until)
+            replay.until, replay.checksum = until, checksum
         replays[key] = replay
         while len(replays) > KEPT:
             replays.popitem(last=False)
