@@ -19,7 +19,7 @@ import datetime as dt
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -349,8 +349,3 @@ def _top_row(story: Story, part: float) -> dict[str, Any]:
         "published_at": story.published_at.isoformat(), "tickers": list(story.tickers), "topic": story.topic, "part": part,
         "n_articles": story.n_articles,
     }
-
-
-def total(rows: Iterable[Mapping[str, Any]]) -> float:
-    """The sum of a split's parts: equal to the excess, to 1e-9."""
-    return math.fsum(row["part"] for row in rows)

@@ -30,7 +30,6 @@ from fmcore.text import clean
 LATEST = dt.timedelta(hours=6)
 """An alert this long after the end of an incident still is about it."""
 WEEK = dt.timedelta(days=7)
-MAX_INCIDENTS = 1_000
 SENSITIVITIES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
