@@ -1,4 +1,4 @@
-"""`python -m fmcore data | predict | evaluate`: models and data from a terminal. A contract (design.md section 6).
+"""`python -m fmcore data | predict | evaluate | detect`: models and data from a terminal. A contract (design.md section 6).
 
 Uses the store directly when no server holds it, and the running server's API when one does. Standard output carries the answer only;
 a failure is one line on standard error. Exit codes: 0 done, 1 failed, 2 wrong usage.
@@ -36,6 +36,7 @@ MAX_INPUT_ROWS = 500_000
 CHUNK = 2048
 MAX_TEXTS_A_CALL = 256
 MAX_CALL_BYTES = 3_000_000
+MAX_NAMED = 10
 
 TaskOption = Annotated[str, typer.Option("--task", help="A task (its champion), task@version, or a data set that a model was trained on.")]
 InputOption = Annotated[Path, typer.Option("--input", help="CSV with a column text (and label, for evaluate).")]
@@ -153,6 +154,33 @@ def evaluate(input_path: InputOption, task: TaskOption = "intent") -> None:
                 print(warning, file=sys.stderr)
             answers = _answers(models, version, frame["text"].tolist())
         print(json.dumps(assess.figures(labels, answers, task=version["task"], version=version["version"]), ensure_ascii=False))
+
+
+@app.command()
+def detect(
+    input_path: Annotated[Path, typer.Option("--input", help="CSV with the columns timestamp and value; others are kept.")],
+    output_path: Annotated[Path, typer.Option("--output", help="CSV to write: the same rows and expected,anomaly_score,is_anomaly.")],
+) -> None:
+    """Find anomalies in a series, row by row: the score of a row uses no later row. Unusable rows score 0 and are named."""
+    from fmcore.data.series import read_series
+    from fmcore.data.uploads import to_csv
+    from fmcore.sentiment import anomaly
+
+    with _in_words():
+        if not output_path.parent.is_dir():
+            raise NotWritable(f"The folder {output_path.parent} does not exist.", "Make it first, or name another output.")
+        series = read_series(input_path)
+        scored = anomaly.score(series.frame)
+        out = series.cells.drop(columns=["expected", "anomaly_score", "is_anomaly"], errors="ignore")
+        out["expected"] = ["" if e != e else repr(e) for e in scored["expected"].tolist()]
+        out["anomaly_score"] = scored["anomaly_score"].round(6).tolist()
+        out["is_anomaly"] = ["true" if fired else "false" for fired in scored["is_anomaly"]]
+        _write_whole(output_path, to_csv(out, spreadsheet_safe=False))
+        for n, why in series.bad[:MAX_NAMED]:
+            print(f"Data row {n}: {why}; it scores 0.", file=sys.stderr)
+        if len(series.bad) > MAX_NAMED:
+            print(f"{len(series.bad) - MAX_NAMED} more rows cannot be used.", file=sys.stderr)
+        print(f"{len(out)} rows, {int(scored['is_anomaly'].sum())} anomalies: {output_path}", file=sys.stderr)
 
 
 def _read(path: Path, *, need_label: bool) -> Any:

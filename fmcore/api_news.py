@@ -19,9 +19,10 @@ from starlette.responses import JSONResponse, Response
 from fmcore import config, runtime
 from fmcore.data import looks
 from fmcore.data.documents import RawItem
+from fmcore.data.series import as_series
 from fmcore.data.sources import Sources
 from fmcore.nouns import Filters, Rule, Silence
-from fmcore.sentiment import alerts, channels, index, notify, sending
+from fmcore.sentiment import alerts, anomaly, channels, index, notify, sending
 from fmcore.store.store import Store
 
 router = APIRouter(tags=["news"])
@@ -74,6 +75,31 @@ def list_sources() -> Response:
 
 
 # --- detection on any series (owner: sentiment/anomaly.py)
+
+MAX_SERIES_ROWS = 50_000
+
+
+class DetectBody(BaseModel):
+    """A series, in the order of its time. A value may be null: missing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    timestamps: list[str | None] = Field(min_length=1, max_length=MAX_SERIES_ROWS)
+    values: list[float | None] = Field(min_length=1, max_length=MAX_SERIES_ROWS)
+
+
+@router.post("/detect")
+def detect_anomalies(body: DetectBody) -> Response:
+    """What is expected of each row, its score in [0, 1] and whether it is an anomaly; a row's score uses no later row."""
+    if len(body.timestamps) != len(body.values):
+        raise HTTPException(422, f"There are {len(body.timestamps)} timestamps and {len(body.values)} values.")
+    series = as_series(body.timestamps, body.values)
+    scored = anomaly.score(series.frame)
+    expected = [None if e != e else e for e in scored["expected"].tolist()]
+    bad = [{"row": n, "reason": why} for n, why in series.bad]
+    columns = {name: scored[name].tolist() for name in ("anomaly_score", "is_anomaly")}
+    return JSONResponse({"expected": expected, **columns, "bad": bad})
+
 
 # --- trends (owner: sentiment/index.py)
 
