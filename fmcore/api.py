@@ -28,7 +28,7 @@ from fmcore.models.card import card_markdown
 from fmcore.nouns import FMError, ModelVersion, Prediction
 from fmcore.runs import AlreadyQueued, BadParams, UnknownJob, UnknownRun
 from fmcore.runs import NotPossible as RunNotPossible
-from fmcore.sentiment import alerts, channels, notify
+from fmcore.sentiment import alerts, backtest, channels, notify
 from fmcore.serving import access, assess
 from fmcore.serving.batcher import Overloaded, Stopping
 from fmcore.serving.engine import Refused
@@ -56,7 +56,7 @@ STATUS = (
         404,
     ),
     ((AlreadyQueued, RunNotPossible, registry.NotPossible, registry.Tampered, alerts.NotPossible, notify.NotPossible, sources.NotOn), 409),
-    ((BadParams, assess.WrongLabels, *alerts.BAD, channels.BadChannel, sources.SourceError), 422),
+    ((BadParams, assess.WrongLabels, *alerts.BAD, *backtest.BAD, channels.BadChannel, sources.SourceError), 422),
     ((Overloaded, Stopping, Refused, StoreError), 503),
 )
 

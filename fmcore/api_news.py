@@ -6,6 +6,7 @@ Owns the shape of these requests and answers. Never touches a table or a model i
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 from typing import Annotated, Any, Literal
 
@@ -16,13 +17,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from fmcore import config, runtime
+from fmcore import clock, config, runtime
 from fmcore.data import looks
 from fmcore.data.documents import RawItem
 from fmcore.data.series import as_series
 from fmcore.data.sources import Sources
 from fmcore.nouns import Filters, Rule, Silence
-from fmcore.sentiment import alerts, anomaly, channels, index, notify, sending
+from fmcore.sentiment import alerts, anomaly, backtest, channels, index, notify, sending
 from fmcore.store.store import Store
 
 router = APIRouter(tags=["news"])
@@ -206,6 +207,7 @@ class RuleBody(BaseModel):
     enabled: bool = True
 
 
+MAX_BACKTEST = dt.timedelta(days=200)
 State = Literal["pending", "firing", "resolved", "no data", "error"]
 
 
@@ -271,6 +273,71 @@ def save_rule(body: RuleBody) -> dict[str, Any]:
     """Save a rule, new or changed."""
     values = body.model_dump() | {"keys": tuple(body.keys), "kinds": tuple(body.kinds)}
     return _fields(alerts.save_rule(_store(), Rule(**values), by="api"))
+
+
+class SpanQuery(BaseModel):
+    """A piece of the past: start <= t < end, both with a zone; without them the last 60 days of news."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start: AwareDatetime | None = None
+    end: AwareDatetime | None = None
+
+    def of(self, store: Store) -> tuple[dt.datetime, dt.datetime]:
+        known = backtest.span_of(store)
+        end = self.end or (known[1] if known else clock.now())
+        return self.start or end - dt.timedelta(days=60), end
+
+
+class BacktestQuery(SpanQuery):
+    sensitivity: float | None = Field(None, ge=0, le=1, description="Another one than the rule's.")
+
+
+class IncidentBody(BaseModel):
+    """Something that happened: starts_at <= t < ends_at. What it is about: a topic, tickers, or nothing in particular."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str = Field(min_length=1, max_length=120)
+    starts_at: AwareDatetime
+    ends_at: AwareDatetime
+    kind: Literal["", "surge", "shift", "flood"] = ""
+    topic: str = Field("", max_length=80)
+    tickers: list[str] = Field(default=[], max_length=100)
+    note: str = Field("", max_length=300)
+    by: str = Field("api", min_length=1, max_length=80)
+
+
+@router.get("/rules/{rule_id}/backtest")
+def backtest_rule(rule_id: str, query: Annotated[BacktestQuery, Query()]) -> dict[str, Any]:
+    """What a rule would have raised on the stored news, and which labelled incidents it would have found."""
+    store = _store()
+    rule, (start, end) = alerts.rule(store, rule_id), query.of(store)
+    if end - start > MAX_BACKTEST:
+        raise HTTPException(422, f"At most {MAX_BACKTEST.days} days at once.")
+    known = backtest.incidents(store, start, end)
+    asked = rule.sensitivity if query.sensitivity is None else query.sensitivity
+    [test] = backtest.sweep(store, rule, (asked,), start, end, incidents=known)
+    return {**dataclasses.asdict(test), "sentence": test.sentence}
+
+
+@router.get("/incidents")
+def list_incidents(query: Annotated[SpanQuery, Query()]) -> dict[str, Any]:
+    """What is labelled in a piece of the past, by people and by the demo stream's truth."""
+    return {"incidents": [_fields(i) for i in backtest.incidents(_store(), *query.of(_store()))]}
+
+
+@router.post("/incidents", status_code=201)
+def label_incident(body: IncidentBody) -> dict[str, Any]:
+    """Label a piece of the past: what backtests are measured on."""
+    return _fields(backtest.label_incident(_store(), **body.model_dump()))
+
+
+@router.delete("/incidents/{incident_id}")
+def remove_incident(incident_id: str) -> dict[str, Any]:
+    """Take a label back."""
+    backtest.remove_incident(_store(), incident_id, by="api")
+    return {"removed": incident_id}
 
 
 def _fields(thing: Any) -> dict[str, Any]:

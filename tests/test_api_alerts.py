@@ -84,3 +84,20 @@ def test_rules_are_listed_and_saved_with_the_fault_named(client):
     refused = client.post("/rules", json=body | {"sensitivity": 7})
     assert refused.status_code == 422 and "sensitivity" in refused.json()["error"]
     assert client.post("/rules", json=body | {"what": 1}).status_code == 422
+
+
+def test_a_rule_is_played_back_against_labels(client):
+    span = {"start": at(0).isoformat(), "end": at(12).isoformat()}
+    body = {"title": "The Fraud affair", "starts_at": at(9).isoformat(), "ends_at": at(10).isoformat(), "topic": "Fraud", "kind": "surge"}
+    made = client.post("/incidents", json=body)
+    assert made.status_code == 201
+    assert [i["title"] for i in client.get("/incidents", params=span).json()["incidents"]] == ["The Fraud affair"]
+    found = client.get("/rules/r/backtest", params=span | {"sensitivity": 0.9}).json()
+    assert found["rule"]["sensitivity"] == 0.9 and len(found["hits"]) + len(found["misses"]) == 1
+    assert "alerts a week" in found["sentence"]
+    assert client.get("/rules/nothing/backtest", params=span).status_code == 404
+    assert client.get("/rules/dead-feed/backtest", params=span).status_code == 422
+    assert client.get("/rules/r/backtest", params={"start": at(0).isoformat(), "end": at(9000).isoformat()}).status_code == 422
+    assert client.post("/incidents", json=body | {"ends_at": at(1).isoformat()}).status_code == 422
+    assert client.delete(f"/incidents/{made.json()['id']}", headers=JSON).status_code == 200
+    assert client.delete(f"/incidents/{made.json()['id']}", headers=JSON).status_code == 422

@@ -41,6 +41,9 @@ class BadSpan(FMError):
     """A span that cannot be played back."""
 
 
+BAD = (BadIncident, BadSpan)
+
+
 @dataclass(frozen=True)
 class Incident:
     """A labelled piece of the past, starts_at <= t < ends_at. kind: "surge", "shift", "flood", or "" for any. by: a person, or "demo"."""
