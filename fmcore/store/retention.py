@@ -18,6 +18,8 @@ AGE_COLUMN = {
     "deliveries": "tried_at",
 }
 """The tables that may be pruned, and the column that says how old a row is. Runs, models and the audit are kept for good."""
+NEWEST_STAYS = {"source_checks": "source"}
+"""Tables whose newest row of each such thing is kept however old: the last look at a source says where the next one goes on."""
 
 
 def prune(store: Store, keep_days: Mapping[str, float]) -> dict[str, int]:
@@ -25,8 +27,10 @@ def prune(store: Store, keep_days: Mapping[str, float]) -> dict[str, int]:
     gone = {}
     for table, days in keep_days.items():
         before = clock.to_store(clock.now() - dt.timedelta(days=days))
+        age, of = AGE_COLUMN[table], NEWEST_STAYS.get(table)
+        kept = f"AND rowid NOT IN (SELECT arg_max(rowid, {age}) FROM {table} GROUP BY {of})" if of else ""
         with store.write() as tx:
-            gone[table] = tx.execute(f"DELETE FROM {table} WHERE {AGE_COLUMN[table]} < ?", [before])[0][0]
+            gone[table] = tx.execute(f"DELETE FROM {table} WHERE {age} < ? {kept}", [before])[0][0]
     return gone
 
 

@@ -1,11 +1,12 @@
 """The one way out: any method, any answer, bounded in bytes and time, and never to a private address."""
 
 import gzip
+import socket
 import time
 
 import pytest
 
-from fmcore.data import outbound
+from fmcore.data import fetch, outbound
 from fmcore.data.outbound import exchange
 from tests.data.web import Site, answer
 
@@ -46,6 +47,61 @@ def test_a_redirect_to_itself_ends(site):
 def test_private_addresses_and_other_ways_are_refused_before_a_connection(url):
     with pytest.raises(outbound.Refused):
         exchange("GET", url, max_bytes=10, deadline_s=2)
+
+
+@pytest.fixture
+def internet(site, monkeypatch):
+    """An internet of our own: names resolve as told, 93.184.216.34 is the local server, every other connection is noted and refused."""
+    site.names, site.connected = {"feeds.example": [["93.184.216.34"]]}, []
+    resolve_here, connect_here = socket.getaddrinfo, socket.create_connection
+
+    def resolve(host, port, *rest, **more):
+        if host not in site.names:
+            return resolve_here(host, port, *rest, **more)
+        answers = site.names[host]
+        found = answers.pop(0) if len(answers) > 1 else answers[0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in found]
+
+    def connect(address, *rest, **more):
+        site.connected.append(address[0])
+        if address[0] != "93.184.216.34":
+            raise OSError("not for tests")
+        return connect_here(("127.0.0.1", site.port), *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    return site
+
+
+@pytest.mark.parametrize("to", ["http://169.254.169.254/latest", "http://inside.example/", "http://127.1/", "http://[::1]/", "http://feeds.example:8080/", "file:///etc/passwd"])  # fmt: skip
+def test_a_feed_that_redirects_into_a_private_place_is_refused_before_any_connection(internet, to):
+    internet.names["inside.example"] = [["93.184.216.34", "10.0.0.7"]]
+    internet.paths["/feed"] = lambda h: answer(h, b"", code=302, Location=to)
+    with pytest.raises(outbound.Refused):
+        fetch.fetch_feed("http://feeds.example/feed")
+    assert internet.connected == ["93.184.216.34"] and len(internet.asked) == 1
+
+
+def test_a_name_that_changes_its_address_between_look_up_and_connection_gets_no_second_look(internet):
+    internet.names["feeds.example"] = [["93.184.216.34"], ["127.0.0.1"]]
+    internet.paths["/feed"] = lambda h: answer(h, b"<rss/>", ETag='"1"', Set_Cookie="a=b")
+    assert fetch.fetch_feed("http://feeds.example/feed").etag == '"1"'
+    assert internet.connected == ["93.184.216.34"] and internet.asked[0][2]["Host"] == "feeds.example"
+
+
+def test_a_feed_that_did_not_change_has_no_body_and_a_header_cannot_be_smuggled(internet):
+    internet.paths["/feed"] = lambda h: answer(h, b"", code=304)
+    got = fetch.fetch_feed("http://feeds.example/feed", etag='"1"', last_modified="x\r\nEvil: 1")
+    assert got.body is None and got.etag == '"1"'
+    assert internet.asked[0][2]["If-None-Match"] == '"1"' and "Evil" not in internet.asked[0][2]
+
+
+@pytest.mark.parametrize(("code", "kind"), [(410, fetch.Gone), (429, fetch.Busy), (503, fetch.Busy), (404, outbound.Refused), (500, outbound.Refused), (204, outbound.Refused)])  # fmt: skip
+def test_other_answers_than_a_feed_have_their_own_refusals(internet, code, kind):
+    internet.paths["/feed"] = lambda h: answer(h, b"", code=code, Retry_After="60")
+    with pytest.raises(kind) as refused:
+        fetch.fetch_feed("http://feeds.example/feed")
+    assert refused.value.hint and getattr(refused.value, "retry_after_s", 60) == 60
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -9,6 +9,7 @@ from fmcore import clock, config
 from fmcore.data import looks, news_demo, sources
 from fmcore.data.documents import RawItem
 from fmcore.data.sources import NotOn, SourceError, Sources, UnknownSource, add_demo_if_empty
+from fmcore.store import retention
 from fmcore.store.store import Store
 from tests.data.web import Site, answer
 
@@ -277,3 +278,19 @@ def test_the_clock_set_back_changes_no_order(store, monkeypatch):
     assert held.pause("wire", "me").state == "paused"
     assert held.resume("wire", "me").state == "on"
     assert held.get("wire").state == "on"
+
+
+def test_old_looks_go_but_where_each_source_stands_is_kept(store):
+    folder = config.settings().home / "incoming"
+    folder.mkdir()
+    (folder / "old.csv").write_text("published_at,title\n2020-01-01T00:00:00Z,One\n")
+    held = Sources(store)
+    held.add("old", "replay", {"dataset": "", "path": "incoming/old.csv", "speed": 0})
+    around(store)
+    for _ in range(3):
+        looks.receive(store, "script", [RawItem(title="Pushed", key="1")])
+    with store.write() as tx:
+        for table, column in (("sources", "changed_at"), ("source_checks", "checked_at")):
+            tx.execute(f"UPDATE {table} SET {column} = {column} - INTERVAL 400 DAY")
+    assert retention.prune(store, {"source_checks": 90}) == {"source_checks": 2}
+    assert held.memory(held.get("old"))["row"] == 1 and held.health("old").state == "done" and held.due(clock.now()) == []
