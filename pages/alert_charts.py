@@ -127,7 +127,13 @@ def history(
         x0=pd.Timestamp(starts_at).tz_convert("UTC").tz_localize(None), x1=pd.Timestamp(ends_at).tz_convert("UTC").tz_localize(None),
         fillcolor=ui.rgba(t["alert"], 0.08), line_width=0, layer="below",
     )  # fmt: skip
-    if not of_index:
+    if of_index:
+        known = np.concatenate([y[~np.isnan(y)], points["value"].to_numpy(dtype=float), [0.0]])
+        low, high = known.min() - 0.05, known.max() + 0.05
+        fig.update_yaxes(range=[low, high])
+        charts.score_ticks(fig, low, high)
+        fig.add_hline(y=0, line={"color": ui.NEUTRAL, "width": 1})
+    else:
         fig.update_yaxes(rangemode="tozero", nticks=4)
     return fig
 
@@ -139,14 +145,16 @@ def _fired(fig: go.Figure, points: pd.DataFrame, x: np.ndarray, y: np.ndarray, t
     inside = (where >= 0) & (where < len(x))
     if not inside.any():
         return
-    height = y[where[inside]]
+    # a count stands on its bar; an index was judged over a longer window than a bucket, so it stands where it was
+    across = at[inside] if of_index else x[where[inside]]
+    height = points.loc[inside, "value"].to_numpy() if of_index else y[where[inside]]
     unit = "index" if of_index else "in the window"
     facts = [
         [f"{v:.2f}" if of_index else f"{v:.0f}", f"{e:.2f}" if of_index else f"{e:.1f}"]
         for v, e in points.loc[inside, ["value", "expected"]].to_numpy()
     ]
     fig.add_scatter(
-        x=x[where[inside]], y=np.nan_to_num(height), mode="markers", customdata=facts, cliponaxis=False,
+        x=across, y=height, mode="markers", customdata=facts, cliponaxis=False,
         marker={"symbol": "diamond", "size": 10, "color": t["alert"], "line": {"color": t["bg"], "width": 1.5}},
         hovertemplate=f"fired: %{{customdata[0]}} {unit}, %{{customdata[1]}} expected<extra></extra>",
     )  # fmt: skip

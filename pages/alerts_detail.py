@@ -221,13 +221,19 @@ def _figures(alert: Alert, why: Mapping[str, Any]) -> None:
         value = ui.signed(why["value"], 2) if of_index else f"{why['value']:.0f}"
         expected = ui.signed(why["expected"], 2) if of_index else f"{why['expected']:.1f}"
         ui.kpi(
-            "Index" if of_index else "Negative stories", value, why["excess"], digits=2 if of_index else 1,
-            good="up" if of_index else "down", vs=f"vs {expected} expected",
+            "Index, vs expected" if of_index else "Negative stories, vs expected", value, why["excess"], digits=2 if of_index else 1,
+            good="up" if of_index else "down", vs=f"vs {expected}",
         )  # fmt: skip
         start, end = (dt.datetime.fromisoformat(moment) for moment in why["window"])
-        ui.kpi("Window", clock.duration((end - start).total_seconds()), words=ui.local(start), vs=f"to {ui.local(end, day=False)}")
+        ui.kpi("Window", clock.duration((end - start).total_seconds()), words=ui.local(start), vs=f"to {_until(start, end)}")
         share = why["n_negative"] / why["n_stories"] if why["n_stories"] else 0.0
-        ui.kpi("Stories", f"{why['n_stories']:,}", words=f"{share:.0%} negative", vs="in the window")
+        ui.kpi("Stories", f"{why['n_stories']:,}", words=f"{share:.0%} negative")
+
+
+def _until(start: dt.datetime, end: dt.datetime) -> str:
+    """The end of a window, with its day where that is another one."""
+    zone = ui.zone()
+    return ui.local(end, day=start.astimezone(zone).date() != end.astimezone(zone).date())
 
 
 @st.fragment
@@ -262,15 +268,19 @@ def folded(parts: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _chart(desk: Any, at: data.Stamp, alert: Alert, rule: Rule) -> None:
     """The key's own history around the alert, the buckets that fired marked."""
-    bucket = next((name for name, seconds in charts.SPAN.items() if seconds == rule.bucket_s), "1h")
+    of_index = alert.kind == "shift"
     over = alert.ends_at or clock.now()
-    around = dt.timedelta(seconds=60 * rule.bucket_s)
-    end = min(data.now(), over + around / 4)
-    filters = filters_of(alert, start=max(alert.starts_at - around, end - 900 * dt.timedelta(seconds=rule.bucket_s)), end=end)
-    series = data.series(desk.store, at, filters, bucket)
+    own = next((name for name, seconds in charts.SPAN.items() if seconds == rule.bucket_s), "1h")
+    for bucket in (own, "6h", "1d") if of_index else (own,):  # an index needs buckets with enough news for a line
+        around = dt.timedelta(seconds=60 * max(rule.bucket_s, charts.SPAN[bucket] / 2))
+        end = min(data.now(), over + around / 4)
+        longest = dt.timedelta(seconds=900 * charts.SPAN[bucket])
+        filters = filters_of(alert, start=max(alert.starts_at - around, end - longest), end=end)
+        series = data.series(desk.store, at, filters, bucket)
+        if len(series) and series["enough"].mean() >= 0.6:
+            break
     if not len(series):
         return
-    of_index = alert.kind == "shift"
     unit = "net score" if of_index else "negative stories"
     ui.card("Points that fired", f"{unit} by {bucket} · diamonds: out of the ordinary · tint: the time it stood open")
     points = alerts.points(desk.store, alert.id)

@@ -168,7 +168,7 @@ def _incidents(test: backtest.Backtest) -> None:
         st.markdown("No event that this rule watches for is labelled in this time.")
         return
     st.dataframe(
-        pd.DataFrame(rows), hide_index=True, row_height=34, height=min(38 + 34 * len(rows), 242),
+        pd.DataFrame(rows), hide_index=True, row_height=34,
         alt="Labelled events and whether they were found",
         column_config={"Result": st.column_config.MultiselectColumn(options=["Found", "Missed"], color=["green", "orange"])},
     )  # fmt: skip

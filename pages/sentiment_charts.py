@@ -148,7 +148,7 @@ def _line(
     last = int(np.flatnonzero(~np.isnan(y))[-1]) if (~np.isnan(y)).any() else None
     if last is not None:
         fig.add_annotation(
-            x=x[last], y=y[last], text=f"<b>{ui.signed(float(y[last]))}</b>", showarrow=False, xanchor="left", xshift=8,
+            x=x[last], y=y[last], text=f"<b>{ui.signed(float(y[last]))}</b>", showarrow=False, xanchor="left", xshift=12,
             font={"size": 13, "color": t["accent"]},
         )  # fmt: skip
 

@@ -112,7 +112,7 @@ def fired(_store: Any, at: Stamp, since: dt.datetime) -> pd.DataFrame:
 
 
 WORDS = {
-    "surge": "bad news surges", "shift": "the index has moved", "flood": "one source floods", "dead feed": "the feed is dead",
+    "surge": "bad news surges", "flood": "one source floods", "dead feed": "the feed is dead",
     "no data": "no news comes", "error": "a rule fails",
 }  # fmt: skip
 """kind -> what happened, in words that follow a name."""
@@ -120,4 +120,7 @@ WORDS = {
 
 def title_of(alert: Alert) -> str:
     """An alert in a few words: "Fraud: bad news surges". Not escaped."""
-    return f"{alert.key or 'All news'}: {WORDS.get(alert.kind, alert.kind)}"
+    words = WORDS.get(alert.kind, alert.kind)
+    if alert.kind == "shift":
+        words = f"the index has {'fallen' if alert.value < alert.expected else 'risen'}"
+    return f"{alert.key or 'All news'}: {words}"
