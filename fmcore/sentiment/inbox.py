@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fmcore import clock
 from fmcore.nouns import Alert, FMError, Silence
 from fmcore.sentiment import rules as wanted
-from fmcore.sentiment.states import alert_id, fingerprint, from_plain
+from fmcore.sentiment.states import alert_id, fingerprint
+from fmcore.sentiment.transitions import read_marks
 from fmcore.store.store import Store
 from fmcore.text import clean
 
@@ -181,14 +182,13 @@ def _alert(row: dict[str, Any]) -> Alert:
 
 def _pending(store: Store) -> list[Alert]:
     """What rules hold that does not fire yet."""
-    found, known = [], {rule.id: rule for rule in wanted.rules(store)}
-    for row in store.rows("SELECT rule_id, live, noted_at FROM alert_marks ORDER BY rule_id"):
-        rule = known.get(row["rule_id"])
-        for held in from_plain(json.loads(row["live"])["open"]).values() if rule else ():
+    found, marks = [], read_marks(store)
+    for rule in wanted.rules(store):
+        for held in marks[rule.id].held.values() if rule.id in marks else ():
             if not held.firing:
-                print_ = fingerprint(rule.id, rule.dimension, held.key)
+                print_of = fingerprint(rule.id, rule.dimension, held.key)
                 found.append(Alert(
-                    alert_id(print_, held.since), print_, rule.id, rule.dimension, held.key, held.kind, held.severity, "pending",
-                    held.since, None, clock.from_store(row["noted_at"]), held.value, held.expected, held.reason,
-                ))
+                    alert_id(print_of, held.since), print_of, rule.id, rule.dimension, held.key, held.kind, held.severity, "pending",
+                    held.since, None, held.until, held.value, held.expected, held.reason,
+                ))  # fmt: skip
     return found

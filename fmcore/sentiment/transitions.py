@@ -75,12 +75,16 @@ class Outcome:
 
 
 def read_marks(store: Store) -> dict[str, Mark]:
-    """The marks of all rules that were evaluated before."""
+    """The marks of all rules that were evaluated before. What a rule held open is dropped where it cannot be read."""
     found = {}
-    for row in store.rows("SELECT * FROM alert_marks"):
-        live = json.loads(row["live"])
-        done_until, error = clock.from_store(row["done_until"]), from_plain(live["error"]).get("")
-        found[row["rule_id"]] = Mark(done_until, from_plain(live["open"]), error, row["n_errors"])
+    for row in store.rows("SELECT * FROM alert_marks ORDER BY rule_id"):
+        held, error = {}, None
+        try:
+            live = json.loads(row["live"])
+            held, error = from_plain(live["open"]), from_plain(live["error"]).get("")
+        except (ValueError, TypeError, KeyError):  # written by another version, say: one rule's past must not stop all rules
+            log.exception("what rule %s held open cannot be read", row["rule_id"])
+        found[row["rule_id"]] = Mark(clock.from_store(row["done_until"]), held, error, row["n_errors"])
     return found
 
 

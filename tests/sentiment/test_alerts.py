@@ -443,6 +443,18 @@ def test_a_rule_that_fails_stops_no_other_and_is_an_alert_after_three_times(stor
     assert [what for _, what in outbox(store)].count("error") == 1
 
 
+def test_what_cannot_be_read_of_one_rule_stops_no_other(store):
+    only(store, rule("a"), rule("b", for_buckets=2))
+    hum(store, 0, 12)
+    burst(store, 2, 8)
+    look(store, at(3) + 5 * MINUTE)
+    with store.write() as tx:
+        tx.execute("UPDATE alert_marks SET live = '{\"open\": {\"Fraud\": {\"odd\": 1}}, \"error\": {}}' WHERE rule_id = 'a'")
+    burst(store, 3, 8)
+    done = look(store, at(4) + 5 * MINUTE)
+    assert done.errors == {} and [a.rule_id for a in alerts.inbox(store, rule_id="b")] == ["b"]
+
+
 # --- A11: order
 
 
