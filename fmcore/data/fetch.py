@@ -21,7 +21,6 @@ import httpx
 from fmcore import clock
 from fmcore.data import catalogue, outbound
 from fmcore.data.outbound import MAX_REDIRECTS, Deadline, FetchError, Refused, TooLarge, ask, host_of, offline, redirected, tls
-from fmcore.data.outbound import is_public as is_public  # the one rule on addresses, under the name that callers know
 from fmcore.nouns import Dataset
 
 MAX_TRIES = 3

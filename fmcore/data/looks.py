@@ -128,14 +128,17 @@ def _rss(store: Store, source: Source, memory: Mapping[str, Any], ends: float, *
             note(tx, source.name, now=now, next_at=next_at, memory=kept)
         return Intake()
     feed = feeds.parse(got.body, url=got.url)
-    return take_in(
+    n_more = feed.n_items - len(feed.items)
+    more = Intake(n_seen=n_more, n_refused=n_more, refusals={f"beyond the first {feeds.MAX_ITEMS:,} of a feed": n_more} if n_more else {})
+    came = take_in(
         store,
         feed.items,
         source=source.name,
         now=now,
         zone=source.zone,
-        also=lambda tx, came: note(tx, source.name, now=now, intake=came, next_at=next_at, memory=kept),
+        also=lambda tx, came: note(tx, source.name, now=now, intake=came + more, next_at=next_at, memory=kept),
     )
+    return came + more
 
 
 def _demo(store: Store, source: Source, memory: Mapping[str, Any], ends: float) -> Intake:

@@ -11,6 +11,7 @@ import datetime as dt
 import email.utils
 import functools
 import ipaddress
+import queue
 import socket
 import ssl
 import threading
@@ -168,7 +169,7 @@ def retry_after_s(header: str) -> float | None:
 
 
 class Deadline:
-    """The most time a request may take, name look-up aside. While entered, a timer shuts its socket then, whatever is waited for."""
+    """The most time a request may take. While entered, a timer shuts its socket then, whatever is waited for."""
 
     def __init__(self, seconds: float):
         self.seconds, self.ends = seconds, time.monotonic() + seconds
@@ -216,7 +217,7 @@ def ask(
     content: bytes | None = None,
 ) -> Iterator[httpx.Response]:
     """One request, sent to the vetted address itself with the host's name in Host and TLS, so that nothing is resolved twice."""
-    addresses = vetted(at, allow_private=allow_private)
+    addresses = vetted(at, allow_private=allow_private, within_s=deadline.left_s())
     client.cookies.clear()
     for n, address in enumerate(addresses, 1):
         deadline.check(str(at))  # four addresses that do not answer must not cost four times the time
@@ -249,22 +250,42 @@ def check_url(url: str, *, allow_private: bool = False) -> None:
         raise Refused(f"{url[:200]!r} is not an address.", "Check it.") from error
 
 
-def vetted(at: httpx.URL, *, allow_private: bool) -> list[str]:
-    """The addresses of a URL's host, all of them public. Raises Refused, or Offline when the name is not known."""
+def vetted(at: httpx.URL, *, allow_private: bool, within_s: float = 10.0) -> list[str]:
+    """The addresses of a URL's host, all of them public. Raises Refused, or Offline when the name is not known, or not in time."""
     if at.scheme not in ("http", "https") or not at.host or at.userinfo:
         raise Refused(f"Only plain http and https addresses are fetched, not {str(at)[:60]!r}.")
     port = at.port or (443 if at.scheme == "https" else 80)
     if port not in (80, 443) and not allow_private:
         raise Refused(f"Port {port} of {at.host} is not fetched from; only 80 and 443 are.")
     try:
-        found = socket.getaddrinfo(at.raw_host.decode("ascii").strip("[]"), port, type=socket.SOCK_STREAM)
+        addresses = _resolved(at.raw_host.decode("ascii").strip("[]"), port, within_s)
     except (OSError, UnicodeError) as error:
         raise offline(str(at), error) from error
-    addresses = list(dict.fromkeys(entry[4][0] for entry in found))
     private = [address for address in addresses if not is_public(address)]
     if private and not allow_private:
         raise Refused(f"{at.host} is {private[0]}, which is not on the open internet.", "Only public addresses are fetched.")
     return addresses[:4]
+
+
+def _resolved(host: str, port: int, within_s: float) -> list[str]:
+    """The addresses of a name. The system's look-up has no time limit of its own: it runs on a thread that is left behind when late."""
+    answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put(list(dict.fromkeys(entry[4][0] for entry in found)))
+        except (OSError, UnicodeError) as error:
+            answers.put(error)
+
+    threading.Thread(target=look_up, daemon=True, name="fm-resolve").start()
+    try:
+        answer = answers.get(timeout=max(within_s, 0.01))
+    except queue.Empty:
+        raise TimeoutError("its name was not resolved in time") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def offline(url: str, error: Exception) -> Offline:

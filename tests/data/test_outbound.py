@@ -2,6 +2,7 @@
 
 import gzip
 import socket
+import threading
 import time
 
 import pytest
@@ -154,3 +155,11 @@ def test_proxies_of_the_environment_are_ignored(site, monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     site.paths["/x"] = lambda h: answer(h, b"direct")
     assert exchange("GET", site.url + "/x", **HOW).body == b"direct"
+
+
+def test_a_name_that_is_not_resolved_in_time_is_offline(monkeypatch):
+    asked = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: asked.wait(20))
+    with pytest.raises(outbound.Offline, match="not resolved in time|did not deliver"):
+        exchange("GET", "http://slow.example/", max_bytes=10, deadline_s=0.3)
+    asked.set()

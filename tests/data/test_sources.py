@@ -135,6 +135,15 @@ def test_what_is_refused_is_on_the_record_with_its_reasons(store, site):
     assert Sources(store).health("wire").refusals == {"link is not http or https": 1}
 
 
+def test_items_beyond_what_a_feed_may_hold_are_counted(store, site, monkeypatch):
+    monkeypatch.setattr(looks.feeds.parse, "__kwdefaults__", {"url": "", "max_items": 3})
+    site.paths["/feed"] = lambda h: answer(h, feed(*"abcde"))
+    rss(store, site)
+    came = around(store)["wire"]
+    assert (came.n_seen, came.n_new, came.n_refused) == (5, 3, 2)
+    assert Sources(store).health("wire").refusals == {"beyond the first 1,000 of a feed": 2}
+
+
 def test_a_failing_source_backs_off_and_stops_no_other(store, site):
     site.paths["/ok"] = lambda h: answer(h, feed("fine"))
     rss(store, site, "bad", "/gone")
