@@ -128,24 +128,30 @@ def score(engine: Engine, documents: pd.DataFrame) -> pd.DataFrame:
 
 
 def _answers(engine: Engine, texts: Sequence[str]) -> dict[str, Any]:
-    """The columns that come from the models, each task answered by one version. The classifiers are asked directly: a batch of news is
-    no conversation, it neither waits in the queue of messages nor fills their log."""
-    with engine.classifier("sentiment") as model:
-        said: Sequence[Prediction] = model.predict(texts)
+    """The columns that come from the models, each task answered by one version. Equal texts are asked once: syndicated news is mostly
+    word for word."""
+    single = list(dict.fromkeys(texts))
+    place = {text: i for i, text in enumerate(single)}
+    row = np.array([place[text] for text in texts], dtype=np.int64)
+    said = _asked(engine, "sentiment", single)
     if said and not set(rollup.CLASSES) <= set(said[0].scores):
         raise WrongModel(f"{said[0].version} says {', '.join(said[0].scores)}.", "Promote a model with negative, neutral, positive.")
-    probabilities = {name: np.array([p.scores[name] for p in said]) for name in rollup.CLASSES}
+    probabilities = {name: np.array([p.scores[name] for p in said])[row] for name in rollup.CLASSES}
     found: dict[str, Any] = {f"p_{name}": values.astype(np.float32) for name, values in probabilities.items()}
-    found["sentiment"], found["sentiment_version"] = [p.label for p in said], [p.version for p in said]
+    found["sentiment"], found["sentiment_version"] = [said[i].label for i in row], [said[i].version for i in row]
     found["net"] = np.rint(10_000 * (probabilities["positive"] - probabilities["negative"])).astype(np.int32)
     if engine.registry.champion("topic") is None:
         return found | {"topic": UNKNOWN, "topic_score": np.float32(0), "topic_version": ""}
-    with engine.classifier("topic") as model:
-        named: Sequence[Prediction] = model.predict(texts)
-    return found | {
-        "topic": [p.label for p in named], "topic_score": np.array([p.score for p in named], np.float32),
-        "topic_version": [p.version for p in named],
-    }  # fmt: skip
+    named = _asked(engine, "topic", single)
+    found["topic"], found["topic_version"] = [named[i].label for i in row], [named[i].version for i in row]
+    return found | {"topic_score": np.array([named[i].score for i in row], np.float32)}
+
+
+def _asked(engine: Engine, task: str, texts: list[str]) -> Sequence[Prediction]:
+    """What the champion says. Its classifier is asked directly: a batch of news is no conversation, it neither waits in the queue of
+    messages nor fills their log."""
+    with engine.classifier(task) as model:
+        return model.predict(texts)
 
 
 # --- storing
