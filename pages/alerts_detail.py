@@ -192,9 +192,7 @@ def _preview(desk: Any, silence: Silence) -> None:
         return
     st.markdown(f"In the last {PREVIEW_DAYS} days it would have muted **{len(muted):,}** that {'was' if len(muted) == 1 else 'were'} sent:")
     rows = [{"Began": ui.local(a.starts_at), "Alert": data.title_of(a), "Severity": ui.SEVERITY[a.severity][0]} for a in muted[:50]]
-    st.dataframe(
-        pd.DataFrame(rows), hide_index=True, row_height=34, height=min(38 + 34 * len(rows), 208), alt="Alerts that it would have muted"
-    )
+    st.dataframe(pd.DataFrame(rows), hide_index=True, row_height=34, alt="Alerts that it would have muted")
 
 
 def _others(alert: Alert, together: tuple[Alert, ...]) -> None:
