@@ -62,9 +62,8 @@ def _ticker(desk: Any, drawn: data.Stamp) -> None:
 
 def last_checked(desk: Any) -> dt.datetime | None:
     """When the rules were last looked at, by their schedule or by hand; None when they never were."""
-    row = next((row for row in desk.runs.schedules() if row.job == "alerts"), None)
-    moments = [row.last_at if row else None, pulse.last_evaluated(desk.store)]
-    return max((moment for moment in moments if moment), default=None)
+    done = [run.finished_at for run in desk.runs.history(job="alerts", limit=10) if run.state == "succeeded"]
+    return max((moment for moment in (*done, pulse.last_evaluated(desk.store)) if moment), default=None)
 
 
 def _late(desk: Any, checked: dt.datetime | None) -> None:

@@ -221,3 +221,40 @@ def test_a_line_of_several_names_the_largest(firing):
     assert page.title_of(group) == "AAA: bad news surges"
     other = dataclasses.replace(group.lead, id="b", key="BBB")
     assert page.title_of(dataclasses.replace(group, n=2, members=(group.lead, other), title="Bad")) == "Bad: AAA, BBB"
+
+
+def test_a_dead_feed_is_an_alert_of_its_own_with_the_way_to_the_sources(desk):
+    now = clock.to_store(clock.now() - dt.timedelta(hours=2))
+    row = {
+        "n": 1, "alert_id": "dead1", "fingerprint": "f", "rule_id": "dead-feed", "dimension": "source", "key": "<b>wire</b>", "kind": "dead feed",
+        "severity": "high", "transition": "firing", "starts_at": now, "ends_at": None, "value": 30.0, "expected": 2.0, "score": 1.0,
+        "reason": "<b>wire</b> has brought nothing new for 30 h.", "why": "{}", "lead_id": "dead1", "sent": True, "muted": "", "silenced_by": "",
+        "inhibited_by": "", "noted_at": now,
+    }  # fmt: skip
+    columns = [c["name"] for c in desk.store.rows("SELECT column_name AS name FROM information_schema.columns WHERE table_name = 'alert_events'")]
+    frame = pd.DataFrame([row])
+    for name in set(columns) - set(row):
+        frame[name] = now if name.endswith("_at") else 3600
+    with desk.store.write() as tx:
+        tx.insert_frame("alert_events", frame[columns])
+    at = opened()
+    assert "<b>wire</b>: the feed is dead" in words(at)
+    assert "brought nothing new for 30 h" in words(at)
+    assert [link.value for link in at.page_link] == ["Open sources"]
+    assert len(at.get("plotly_chart")) == 1, "the strip; there are no points to draw"
+
+
+def test_rules_that_nobody_looks_at_are_said_to_be_late():
+    from jobs import JOBS
+
+    desk = toy_desk.start(JOBS)
+    try:
+        toy_desk.ended(desk, "alerts", "succeeded")
+        assert not opened().warning
+        then = clock.to_store(clock.now() - dt.timedelta(hours=1))
+        with desk.store.write() as tx:
+            tx.execute("UPDATE runs SET finished_at = ?", [then])
+        at = opened()
+        assert any("The rules were last checked" in w.value for w in at.warning)
+    finally:
+        runtime.stop()

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from fmcore import runtime
+from fmcore import clock, runtime
+from fmcore.sentiment import digest
 from jobs import JOBS
-from pages import home, shell
-from tests.pages import toy_desk
+from pages import home, sentiment_data, shell
+from tests.pages import toy_desk, toy_news
 
 
 @pytest.fixture
@@ -97,3 +98,33 @@ def test_the_quality_chart_draws_each_interval():
     low, high = fig.layout.xaxis.range
     assert low <= 80
     assert high == 100
+
+
+def test_the_brief_says_what_changed_with_its_numbers_and_keeps_to_the_watchlist(desk):
+    toy_news.fill(desk.store)
+    at = visit()
+    said = words(at).replace("\\", "")
+    assert "AAA: " in said and " sd" in said
+    brief = digest.brief(desk.store, now=sentiment_data.now())
+    assert all(line.text in said for line in brief.lines)
+    assert [link.value for link in at.page_link if link.value == "Open"] == ["Open"] * len(brief.lines)
+    at.multiselect(key="watchlist").set_value(["BBB"])
+    at.button(key="watchlist_save").click().run()
+    assert digest.watchlist(desk.store) == ("BBB",)
+    assert "AAA: " not in words(visit()).replace("\\", "")
+
+
+def test_too_little_news_makes_no_brief(desk):
+    toy_news.write(desk.store, toy_news.rows(clock.now()).tail(5))
+    assert "Too little news for a brief" in words(visit())
+
+
+def test_open_alerts_come_first(desk):
+    at = clock.to_store(clock.now())
+    columns = {c["name"]: c["kind"] for c in desk.store.rows(
+        "SELECT column_name AS name, data_type AS kind FROM information_schema.columns WHERE table_name = 'alert_events'")}
+    blank = {"VARCHAR": "x", "DOUBLE": 1.0, "BOOLEAN": False, "TIMESTAMP": at}
+    row = {name: blank.get(kind, 1) for name, kind in columns.items()} | {"transition": "firing", "kind": "surge", "severity": "high", "why": "{}"}
+    with desk.store.write() as tx:
+        tx.execute(f"INSERT INTO alert_events ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", list(row.values()))
+    assert titles(desk)[0] == "Look at alerts"

@@ -209,3 +209,42 @@ def test_the_words_of_a_story_are_marked_with_glyph_and_tint():
     assert "▲**\\<b\\>**" in marked
     assert ":red[x]" not in marked.replace("\\:", "")
     assert sentiment_stories.word_marks([]) == ""
+
+
+def test_the_price_stands_beside_the_index_of_one_ticker_and_its_absence_is_said(filled):
+    assert "No prices for AAA" in words(opened(sent_ticker="AAA")).replace("\\", "")
+    now = clock.to_store(clock.now())
+    rows = [("AAA", now - dt.timedelta(hours=h), 100.0 + h, "csv") for h in range(100)]
+    with filled.store.write() as tx:
+        tx.executemany("INSERT INTO prices VALUES (?, ?, ?, ?)", rows)
+    assert "closing price" in words(opened(sent_ticker="AAA"))
+    at = pd.date_range("2026-11-20", periods=3, freq="1h", tz="UTC")
+    line = pd.DataFrame({"bucket": at, "n_stories": 9, "n_articles": 9, "n_negative": 1, "index": 0.1, "low": 0.0, "high": 0.2, "enough": True})
+    fig = sentiment_charts.index_chart(line, bucket="1h", zone=dt.UTC, prices=pd.DataFrame({"priced_at": at, "close": [1.0, 2.0, 3.0]}))
+    assert next(trace for trace in fig.data if trace.name == "price").yaxis == "y3"
+
+
+def test_the_report_of_the_screen_is_the_same_twice_and_says_where_it_is_from(filled, monkeypatch):
+    moment = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: moment)
+    end = sentiment.data.now()
+    view = sentiment.View(Filters(topics=("Fraud",), start=end - dt.timedelta(days=7), end=end), None, "7 d", "6h")
+    at = sentiment.data.stamp(filled.store)
+
+    def made():
+        now = index.overall(filled.store, view.filters)
+        return sentiment_facts.html_report(filled, at, view, now, index.series(filled.store, view.filters, "6h"))
+
+    page = made()
+    assert page == made()
+    assert "Filters: Fraud" in page and "no model is live now; VADER beside them" in page and "Demo data" in page
+    assert "<img" not in page and "javascript:" not in page.replace("(javascript:alert(1))", "")
+
+
+def test_a_page_that_is_paused_stands_still_and_a_live_one_is_drawn_again(filled):
+    at = opened(sent_range="24 h")
+    before = figures(at)["Articles"]
+    at.toggle(key="sent_live").set_value(False)
+    sound(at.run())
+    toy_news.write(filled.store, toy_news.rows(clock.now(), days=1, seed=9).assign(story=[f"d{90_000 + i}" for i in range(72)]), first=90_000)
+    assert figures(opened(sent_range="24 h"))["Articles"] != before
