@@ -1,7 +1,7 @@
 """`python -m benchmarks.surge`: the surge detector on the demo stream, whose incidents are known, beside a rolling z-score of the counts.
 
 For each seed 60 days of the stream become counts per key (all, sector, topic, ticker) by its true labels; with --errors a share of the
-stories gets another label, as from a classifier. An alert is a key and a kind firing with no pause longer than --keep buckets.
+stories gets another label, as from a classifier. An alert is a key and a kind firing with no pause longer than --keep hours.
 Hit: an alert of the incident's kind on one of its keys (its tickers, their sectors, its topic; for more than three companies also
 "all:") that starts between the incident's start and its end plus a grace of 6 h (a shift: 24 h), and the hour's delay. False: an
 alert that touches no incident's span plus 30 h on a key that shares news with it; decoys count as nothing planted. The bar: every
@@ -53,13 +53,13 @@ class Alert:
     reason: str
 
 
-def counted(seed: int, days: int, errors: float) -> Buckets:
-    """Hourly counts of every key: a story counts once, where its first article stands, by its own label or a wrong one."""
+def counted(seed: int, days: int, errors: float, step: dt.timedelta = HOUR) -> Buckets:
+    """Counts of every key in each bucket: a story counts once, where its first article stands, by its own label or a wrong one."""
     rng = np.random.default_rng([seed, 77])
     frame = news_demo.stream(ORIGIN, ORIGIN + dt.timedelta(days=days), seed=seed, origin=ORIGIN)
     first = frame.sort_values("published_at", kind="stable").drop_duplicates("story")
     articles = frame.groupby("story").size()
-    table: list[dict[str, list[Any]]] = [{} for _ in range(days * 24)]
+    table: list[dict[str, list[Any]]] = [{} for _ in range(int(dt.timedelta(days=days) / step))]
     labels = list(NETS)
     for row in first.itertuples():
         label = row.sentiment
@@ -67,23 +67,23 @@ def counted(seed: int, days: int, errors: float) -> Buckets:
             label = labels[(labels.index(label) + int(rng.integers(1, 3))) % 3]
         keys = {MARKET, f"topic:{row.topic}"} | {f"ticker:{t}" for t in row.tickers} | {f"sector:{SECTORS[t]}" for t in row.tickers}
         for key in keys:
-            c = table[int((row.published_at - ORIGIN) / HOUR)].setdefault(key, [0, 0, 0, 0.0, {}])
+            c = table[int((row.published_at - ORIGIN) / step)].setdefault(key, [0, 0, 0, 0.0, {}])
             c[1] += 1
             c[2] += int(articles[row.story])
             c[3] += NETS[label]
             if label == "negative":
                 c[0] += 1
                 c[4][row.source] = c[4].get(row.source, 0) + 1
-    return [(ORIGIN + h * HOUR, {k: Counts(*c) for k, c in bucket.items()}) for h, bucket in enumerate(table)]
+    return [(ORIGIN + n * step, {k: Counts(*c) for k, c in bucket.items()}) for n, bucket in enumerate(table)]
 
 
-def alerts(fires: Iterable[tuple[dt.datetime, str, str, str]], keep: int) -> list[Alert]:
-    """Firing buckets (time, key, kind, reason) in order, joined where the pause is no longer than keep buckets."""
+def alerts(fires: Iterable[tuple[dt.datetime, str, str, str]], pause: dt.timedelta) -> list[Alert]:
+    """Firing buckets (time, key, kind, reason) in order, joined where they are no further apart than the pause."""
     held: dict[tuple[str, str], Alert] = {}
     done: list[Alert] = []
     for at, key, kind, reason in fires:
         old = held.get((key, kind))
-        if old and at - old.last_at <= (keep + 1) * HOUR:
+        if old and at - old.last_at <= pause:
             held[key, kind] = Alert(key, kind, old.starts_at, at, old.reason)
             continue
         if old:
@@ -130,7 +130,7 @@ def named(incident: news_demo.Incident, key: str) -> bool:
     return touches(incident, key) and (key != MARKET or len(incident.tickers) > 3)
 
 
-def judged(found: list[Alert], incidents: list[news_demo.Incident]) -> dict[str, Any]:
+def judged(found: list[Alert], incidents: list[news_demo.Incident], step: dt.timedelta = HOUR) -> dict[str, Any]:
     """Hits with their delay, and false alerts."""
     hits: dict[str, dict[str, Any]] = {}
     for incident in incidents:
@@ -139,16 +139,16 @@ def judged(found: list[Alert], incidents: list[news_demo.Incident]) -> dict[str,
             for a in found
             if a.kind in (incident.kind, "any")
             and named(incident, a.key)
-            and incident.starts_at - HOUR < a.starts_at <= incident.ends_at + GRACE[incident.kind]
+            and incident.starts_at - step < a.starts_at <= incident.ends_at + GRACE[incident.kind]
         ]
         wrong = sorted(
-            {a.kind for a in found if named(incident, a.key) and incident.starts_at - HOUR < a.starts_at <= incident.ends_at} - {"any"}
+            {a.kind for a in found if named(incident, a.key) and incident.starts_at - step < a.starts_at <= incident.ends_at} - {"any"}
         )
         first = min(right, key=lambda a: a.starts_at, default=None)
         hits[incident.name] = {
             "shape": incident.shape,
             "hit": first is not None,
-            "delay_h": max(0.0, (first.starts_at + HOUR - incident.starts_at) / HOUR) if first else None,
+            "delay_h": max(0.0, (first.starts_at + step - incident.starts_at) / HOUR) if first else None,
             "keys": sorted({a.key for a in right}),
             "topic": any(a.key == f"topic:{incident.topic}" for a in right),
             "ticker": any(a.key.startswith("ticker:") for a in right),
@@ -157,23 +157,24 @@ def judged(found: list[Alert], incidents: list[news_demo.Incident]) -> dict[str,
     false = [
         a
         for a in found
-        if not any(touches(i, a.key) and a.starts_at <= i.ends_at + AFTERMATH and a.last_at >= i.starts_at - HOUR for i in incidents)
+        if not any(touches(i, a.key) and a.starts_at <= i.ends_at + AFTERMATH and a.last_at >= i.starts_at - step for i in incidents)
     ]
     return {"hits": hits, "false": false}
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Every seed through the detector and the peer."""
-    settings = SurgeSettings(sensitivity=options.sensitivity, floor=options.floor)
+    step = dt.timedelta(seconds=options.bucket_s)
+    settings = SurgeSettings(sensitivity=options.sensitivity, floor=options.floor, bucket_s=options.bucket_s)
     seeds, streams, rows, seconds, n_false, n_keys = range(options.seeds), [], [], 0.0, 0, 0
     for seed in seeds:
-        buckets = counted(seed, options.days, options.errors)
+        buckets = counted(seed, options.days, options.errors, step)
         keys = {k for _, counts in buckets for k in counts}
         incidents = news_demo.truth(ORIGIN, seed=seed)
         began = time.perf_counter()
         fires = list(by_surge(buckets, settings))
         seconds += time.perf_counter() - began
-        result = judged(alerts(fires, options.keep), incidents)
+        result = judged(alerts(fires, _pause(options)), incidents, step)
         streams.append((buckets, incidents))
         n_false, n_keys = n_false + len(result["false"]), n_keys + len(keys)
         rows.append({"seed": seed, "n_keys": len(keys), **_told(result)})
@@ -186,25 +187,34 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "settings": {"sensitivity": settings.sensitivity, "floor": settings.floor, "bucket_s": settings.bucket_s},
         "surge": _summary(rows, n_false / (months * n_keys / 20)),
         "rolling_z_score": _peer(streams, options, months),
-        "ms_a_bucket": round(1000 * seconds / (len(rows) * options.days * 24), 3),
+        "ms_a_bucket": round(1000 * seconds / sum(len(buckets) for buckets, _ in streams), 3),
         "by_seed": rows,
     }
 
 
 def _peer(streams: list[tuple[Buckets, list[news_demo.Incident]]], options: argparse.Namespace, months: float) -> dict[str, Any]:
     """The peer at the lowest z that keeps it within the bar on these seeds. It knows one kind only: "any" counts as the right one."""
-    scored = [(z_scores(buckets, floor=options.floor), incidents, {k for _, c in buckets for k in c}) for buckets, incidents in streams]
+    window = int(14 * dt.timedelta(days=1) / dt.timedelta(seconds=options.bucket_s))
+    scored = [
+        (z_scores(buckets, window=window, floor=options.floor), incidents, {k for _, c in buckets for k in c})
+        for buckets, incidents in streams
+    ]
     n_keys = sum(len(keys) for _, _, keys in scored)
     for z in (3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 17, 20, 25, 30, 40):
         rows, n_false = [], 0
         for readings, incidents, _ in scored:
-            result = judged(alerts(((at, key, "any", "") for at, key, value in readings if value >= z), options.keep), incidents)
+            result = judged(alerts(((at, key, "any", "") for at, key, value in readings if value >= z), _pause(options)), incidents)
             rows.append(_told(result))
             n_false += len(result["false"])
         rate = n_false / (months * n_keys / 20)
         if rate <= BAR_FALSE:
             break
     return {"z": z, **_summary(rows, rate)}
+
+
+def _pause(options: argparse.Namespace) -> dt.timedelta:
+    """How far apart two firings of one alert may be: --keep hours, and the bucket itself."""
+    return options.keep * HOUR + dt.timedelta(seconds=options.bucket_s)
 
 
 def _told(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,7 +262,8 @@ def main() -> None:
     parser.add_argument("--errors", type=float, default=0.0, help="share of stories with a wrong label")
     parser.add_argument("--sensitivity", type=float, default=0.5)
     parser.add_argument("--floor", type=int, default=4)
-    parser.add_argument("--keep", type=int, default=6, help="buckets without firing that do not end an alert")
+    parser.add_argument("--keep", type=int, default=6, help="hours without firing that do not end an alert")
+    parser.add_argument("--bucket-s", type=int, default=3600)
     parser.add_argument("--out", type=Path, help="where the JSON goes; default: benchmarks/results, dated")
     options = parser.parse_args()
     result = {"measured_at": clock.now().isoformat(timespec="seconds"), **measure(options)}

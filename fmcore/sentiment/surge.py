@@ -99,6 +99,9 @@ class Surge:
         self._recent: deque[Mapping[str, Counts]] = deque(maxlen=self._columns.reach)
         self._last: dt.datetime | None = None
         self._market_s = 0.0
+        self._short: tuple[
+            np.ndarray, ...
+        ] = ()  # of the bucket at hand: counts, expectation, variance beyond Poisson, doubt about the rate
         self._train_sq, self._train_of = np.full(len(self._counted), 50.0), np.full(len(self._counted), 50.0)
 
     def update(self, bucket_at: dt.datetime, counts: Mapping[str, Counts]) -> dict[str, Reading]:
@@ -192,20 +195,17 @@ class Surge:
         c = self._columns
         x, exposure, varies = (c.back(name, self._counted) for name in ("x", "exposure", "varies"))
         rate, known = self._expect.negative_rate(self._counted[-1:])
-        mu = rate * exposure
-        beyond = rate**2 * varies * self._trains()[:, None] + mu**2 / (known + 1.0)
-        return np.where(x >= self.settings.floor, tail(x, mu, beyond), 1.0)
+        mu, beyond = rate * exposure, rate**2 * varies
+        unknown = mu**2 / (known + 1.0)
+        self._short = x, mu, beyond, unknown
+        return np.where(x >= self.settings.floor, tail(x, mu, beyond * self._trains()[:, None] + unknown), 1.0)
 
     def _trains(self) -> np.ndarray:
         """By short window: how much more sums vary than buckets that knew nothing of each other would. News comes in trains."""
         return np.clip(self._train_sq / self._train_of, 1.0, 10.0)
 
     def _learn_trains(self, settled: np.ndarray) -> None:
-        c = self._columns
-        x, exposure, varies = (c.back(name, self._counted) for name in ("x", "exposure", "varies"))
-        rate, known = self._expect.negative_rate(self._counted[-1:])
-        mu, beyond = np.maximum(rate * exposure, 1e-6), np.maximum(rate**2 * varies, 1e-6)
-        unknown = mu**2 / (known + 1.0)
+        x, mu, beyond, unknown = self._short
         squared = np.minimum((x - mu) ** 2, 9 * (mu + beyond + unknown)) - mu - unknown
         self._train_sq = self._train_sq * self._expect.decay + np.where(settled, squared, 0).sum(axis=1)
         self._train_of = self._train_of * self._expect.decay + np.where(settled, beyond, 0).sum(axis=1)
