@@ -165,7 +165,8 @@ def queries() -> dict[str, tuple[str, Filters, Any]]:
     """name -> (kind, filters, argument)."""
     scopes = windows()
     found: dict[str, tuple[str, Filters, Any]] = {f"series by day, {name}": ("series", f, "1d") for name, f in scopes.items()}
-    finer = {"90 days": "6h", "30 days": "1h", "7 days": "5min", "a topic": "6h", "a ticker": "6h", "all three": "6h", "topic and ticker": "6h"}
+    six_hours = dict.fromkeys(("90 days", "a topic", "a ticker", "all three", "topic and ticker"), "6h")
+    finer = {**six_hours, "30 days": "1h", "7 days": "5min"}
     for name, bucket in finer.items():
         found[f"series by {bucket}, {name}"] = ("series", scopes[name], bucket)
     found["series by 1h, a ticker, 30 days"] = ("series", Filters(tickers=("T05",), start=END - dt.timedelta(days=30), end=END), "1h")
@@ -314,7 +315,8 @@ def ask_pandas(home: Path, rounds: int) -> dict[str, Any]:
     known = _known(store)
     frame = store.frame(
         """SELECT document_id, published_at, source, array_to_string(tickers, ',') AS tickers, topic, topic_score, story_id, leads,
-           sentiment, net, p_negative, p_neutral, p_positive, lexicon, sentiment_version, topic_version, scored_at FROM articles ORDER BY rowid"""
+           sentiment, net, p_negative, p_neutral, p_positive, lexicon, sentiment_version, topic_version, scored_at
+           FROM articles ORDER BY rowid"""
     )
     documents = store.frame("SELECT id FROM documents")
     store.close()

@@ -25,7 +25,8 @@ THRESHOLD = 0.6
 WINDOW = dt.timedelta(hours=72)
 SIGNATURE_BYTES = 128
 MAX_WORDS = 120
-"""How much of a text is compared: the title and about the first two paragraphs."""
+ENOUGH_WORDS = 5
+"""A title of so many words says what the story is; a shorter one is compared with the start of the body behind it."""
 _BANDS = 32
 _PAIRS_AT_ONCE = 200_000
 _CHANCE = 1 / 256
@@ -33,6 +34,7 @@ _CHANCE = 1 / 256
 _LINKS = re.compile(r"(?:https?://|www\.)\S+|\b(?:t\.co|bit\.ly|ow\.ly|dlvr\.it)/\S+")
 _HANDLES = re.compile(r"(?<!\w)@\w+:?")
 _PREFIX = re.compile(r"^(?:(?:rt|via|mt|update(?: \d+)?|breaking(?: news)?|exclusive|just in|watch|read)\b[\s:|\-]*)+")
+_TAGS = re.compile(r"^(?:\$[a-z.]{1,6}\s+)+|(?:\s+[#$][a-z]\w*)+\s*$")
 _SOURCE = re.compile(r"\s[-\u2013\u2014|]\s(?:[\w.&']+\s?){1,4}$")
 _BOILERPLATE = re.compile(
     r"\bvia\s*$|"
@@ -42,15 +44,20 @@ _WORDS = re.compile(r"\d+(?:[.,]\d+)*%?|\w+(?:'\w+)?")
 
 
 def normalised(title: str, body: str = "") -> list[str]:
-    """The words that are compared: lower-case, without links, handles, retweet and news-flash prefixes, a source after a dash, and
-    "read more" endings; of the title and the start of the body."""
-    return [*_cleaned(title), *_cleaned(body)][:MAX_WORDS]
+    """The words that are compared: lower-case, without links, handles, tags around the sentence, retweet and news-flash prefixes, a
+    source after a dash, and "read more" endings.
+
+    Those of the title alone where it says enough: a retweet or a feed's entry carries the headline without the article, and would be
+    like neither the article nor its copies otherwise.
+    """
+    words = _cleaned(title)
+    return (words if len(words) >= ENOUGH_WORDS else [*words, *_cleaned(body)])[:MAX_WORDS]
 
 
 def _cleaned(text: str) -> list[str]:
     text = unicodedata.normalize("NFKC", html.unescape(text[:4_000])).lower().replace("\u2019", "'")
     text = _HANDLES.sub(" ", _LINKS.sub(" ", text)).strip(" \t\r\n:.\u2026\"'")
-    text = _SOURCE.sub("", _BOILERPLATE.sub("", _PREFIX.sub("", text)))
+    text = _SOURCE.sub("", _BOILERPLATE.sub("", _PREFIX.sub("", _TAGS.sub("", text))))
     return _WORDS.findall(text)
 
 
