@@ -27,7 +27,7 @@ OWN_PRIOR_STORIES = 150.0
 """So many stories pull a key's exposure over days toward the market's: a company has busier weeks, by about an eighth."""
 
 
-def shift_tails(columns: Columns, expect: Expectation, *, block: int, floor: int, warmup_s: int) -> np.ndarray:
+def shift_tails(columns: Columns, expect: Expectation, *, block: int, bucket_s: int, floor: int, warmup_s: int) -> np.ndarray:
     """(stretches, keys): p of "no shift"; 1 where the index fell by little, over few stories, or the key is too new."""
     edges = [block * k for k in range(SHIFT_BLOCKS[-1] + 1)]
     names = ("level_x", "level_of", "level_sq", "level_other", "level_usual", "net", "n")
@@ -48,7 +48,7 @@ def shift_tails(columns: Columns, expect: Expectation, *, block: int, floor: int
         p_lower = _stays(lower, n[part] * usual - net[part])
         stories = n[part].sum(axis=0)
         enough = (stories >= MIN_SHIFT_STORIES) & (usual - net[part].sum(axis=0) / np.maximum(stories, 1e-9) >= MIN_SHIFT)
-        enough &= (x[part].sum(axis=0) >= floor) & (columns["seen_s"] >= warmup_s + blocks * BLOCK_S)
+        enough &= (x[part].sum(axis=0) >= floor) & (columns["seen_s"] >= warmup_s + blocks * block * bucket_s)
         out.append(np.where(enough, np.minimum(1.0, 2 * np.minimum(p_more, p_lower)), 1.0))
     return np.array(out)
 

@@ -178,7 +178,12 @@ class Surge:
     def _judge(self, counted: np.ndarray, number: int) -> _Verdict:
         if number % self._every == 0 or self._shifted.shape[1] != counted.shape[1]:
             self._shifted = shift_tails(
-                self._columns, self._expect, block=self._block, floor=self.settings.floor, warmup_s=self.settings.warmup_s
+                self._columns,
+                self._expect,
+                block=self._block,
+                bucket_s=self.settings.bucket_s,
+                floor=self.settings.floor,
+                warmup_s=self.settings.warmup_s,
             )
         shifted = self._shifted
         p_surge, p_shift = _best(counted), _best(shifted) / self._block  # a long stretch changes slowly: one look a block
