@@ -259,7 +259,7 @@ def vetted(at: httpx.URL, *, allow_private: bool, within_s: float = 10.0) -> lis
         raise Refused(f"Port {port} of {at.host} is not fetched from; only 80 and 443 are.")
     try:
         addresses = _resolved(at.raw_host.decode("ascii").strip("[]"), port, within_s)
-    except (OSError, UnicodeError) as error:
+    except (OSError, ValueError) as error:
         raise offline(str(at), error) from error
     private = [address for address in addresses if not is_public(address)]
     if private and not allow_private:
@@ -275,7 +275,7 @@ def _resolved(host: str, port: int, within_s: float) -> list[str]:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             answers.put(list(dict.fromkeys(entry[4][0] for entry in found)))
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:
             answers.put(error)
 
     threading.Thread(target=look_up, daemon=True, name="fm-resolve").start()
