@@ -229,7 +229,7 @@ class Task:
     """What a model can be asked: one line in fmcore/tasks.py. labels: the only ones there may be; empty: what its data set has.
 
     lexical: words and word parts may stand beside the embedding, which loses which way a sentence points. recipe: the usual one.
-    in_scope_share: of ordinary messages to accept where no out-of-scope rows say where to stop.
+    in_scope_share: of ordinary messages to accept where no out-of-scope rows say where to stop. consistency: see finetune.Tuning.
     """
 
     name: str
@@ -240,6 +240,7 @@ class Task:
     lexical: bool = False
     recipe: str = "linear"
     in_scope_share: float = 0.95
+    consistency: float = 0.0
 
 
 # ---------------------------------------------------------------- news, trends, alerts

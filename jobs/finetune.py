@@ -147,6 +147,7 @@ def _train(data: LabelledData, params: Params, base: str, out: Path, report: Rep
     tuning = finetune.Tuning(
         **common, recipe=params.recipe, epochs=params.epochs or epochs, batch=params.batch or limits.batch,
         learning_rate=params.learning_rate, refit=params.refit, threads=settings().training_threads(),
+        consistency=task.consistency,
     )  # fmt: skip
     return finetune.train(data, tuning, out, report, checkpoint=checkpoint)
 

@@ -167,6 +167,28 @@ def test_tuning_on_rows_with_known_agreement_repeats_and_gives_words_a_say(base,
     assert answer.label in data.labels and sum(answer.scores.values()) == pytest.approx(1)
 
 
+def test_consistency_counts_how_far_two_passes_are_apart():
+    answers = [torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])]
+    batch = {"classes": torch.tensor([0])}
+    plain, right, wrong = (finetune.loss_of(lambda _, a=a: a, batch, consistency=0.0) for a in (answers[0], *answers))
+    assert plain == right < wrong
+    same = finetune.loss_of(lambda _: answers[0], batch, consistency=1.0)
+    assert same == pytest.approx(float(right))  # two equal answers: only the loss itself
+    passes = iter(answers)
+    apart = finetune.loss_of(lambda _: next(passes), batch, consistency=1.0)
+    p = torch.softmax(answers[0], dim=1)[0]
+    assert float(apart) == pytest.approx(float((right + wrong) / 2 + (p[0] - p[1]) * 2), rel=1e-5)  # both ways of the divergence, halved
+
+
+def test_a_run_with_consistency_resumes_to_the_very_same_encoder(base, tmp_path):
+    whole, _, _ = tuned(base, tiny_data(), consistency=1.0)
+    with pytest.raises(Cancelled):
+        tuned(base, tiny_data(), report=Quiet(cancel_at=5), checkpoint=tmp_path, consistency=1.0)
+    resumed, outcome, _ = tuned(base, tiny_data(), checkpoint=tmp_path, consistency=1.0)
+    assert outcome.resumed == 1
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole).values(), weights(resumed).values(), strict=True))
+
+
 def test_padding_does_not_change_what_a_row_says():
     batch = finetune.padded([{"input_ids": [2, 9, 3]}, {"input_ids": [2, 3]}], pad=0, classes=np.array([1, 0]))
     assert batch["input_ids"].tolist() == [[2, 9, 3], [2, 3, 0]] and batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
