@@ -39,6 +39,8 @@ N_SHOWN = 12
 N_TOP = 8
 LED_BEFORE = dt.timedelta(hours=6)
 """A story that began so long before the window and was told again in it may speak for the alert, though it is no part of the excess."""
+SHIFTED_BEFORE = dt.timedelta(days=1)
+"""A shift is seen late, and the window that shows it best may cut its beginning off: the day before may speak for it too."""
 N_BACKGROUND = 1_500
 DISTINCT = 2.0
 """A term is distinctive when it is so many times as frequent as in the background."""
@@ -93,7 +95,8 @@ def why(
     splits = _splits(store, dimension, key, start, counted, parts, expected, rest, of_index)
     weights = _term_weights(store, counted, start)
     splits["by_term"] = _by_term(counted, parts, weights, rest)
-    going_on = [s for s in stories(store, dimension, key, start - LED_BEFORE, start, told_until=end) if s.negative]
+    before = start - (SHIFTED_BEFORE if of_index else LED_BEFORE)
+    going_on = [s for s in stories(store, dimension, key, before, start, told_until=None if of_index else end) if s.negative]
     top = _top([*going_on, *negative] or counted, splits, weights, kind)
     figures = {"value": value, "expected": expected, "excess": value - expected, "n_stories": len(all_stories), "n_negative": len(negative)}
     by_id = dict(zip((s.document_id for s in counted), parts, strict=True))
@@ -264,9 +267,11 @@ def _top(
         return max((abs(splits[name].get(group, [0.0])[0]) / whole for group in _groups(name, story)), default=0.0)
 
     def score(story: Story) -> float:
+        about = lift("by_topic", story) + size("by_topic", story) + size("by_ticker", story)
+        if kind == "flood":  # one source's many wordings: who began it says more than who used which word
+            return (about + 2 * size("by_source", story)) * (1 + math.log2(story.n_articles))
         told = max((weights.get(term, 0.0) for term in _terms(story.text)), default=0.0) / best_term if best_term else 0.0
-        about = size("by_topic", story) + size("by_ticker", story) + (2 * size("by_source", story) if kind == "flood" else 0.0)
-        return (lift("by_topic", story) + about + told) * (1 + math.log2(story.n_articles))
+        return (about + told) * (1 + math.log2(story.n_articles))
 
     return sorted(candidates, key=lambda story: (-round(score(story), 9), story.published_at, story.document_id))
 
