@@ -3,7 +3,9 @@ much waits to be scored; the empty desk; and what can be taken away as CSV or HT
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -122,7 +124,9 @@ def _first_articles(desk: Any) -> None:
 
 
 def exports(desk: Any, at: data.Stamp, view: Any, now: index.Overall, line: pd.DataFrame) -> None:
-    """CSV and the HTML report of what is on the screen; made when asked for."""
+    """CSV and the HTML report of what is on the screen; made when asked for, when there is no screen any more: what the viewer chose is
+    taken down here."""
+    seen = Screen(view, now, _order(), _by(), ui.zone(), stories.window(view.filters))
     with st.popover("Export", icon=":material/download:"):
         ui.download("Index as CSV", index_table(line), "sentiment-index.csv", key="sent_csv_index", type="tertiary")
         found = data.stories(desk.store, at, view.filters, IN_REPORT, _order())
@@ -130,10 +134,27 @@ def exports(desk: Any, at: data.Stamp, view: Any, now: index.Overall, line: pd.D
             f"{len(found):,} stories as CSV", stories_table(found), "sentiment-stories.csv", key="sent_csv_stories", type="tertiary"
         )
         st.download_button(
-            "Report as HTML", lambda: html_report(desk, at, view, now, line), "sentiment.html", "text/html", key="sent_html",
+            "Report as HTML", lambda: html_report(desk, at, seen, line), "sentiment.html", "text/html", key="sent_html",
             type="tertiary", on_click="ignore", icon=":material/description:",
         )  # fmt: skip
         ui.note("The report stands alone: it asks nothing of any network.")
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What a viewer looked at: filters, headline, order of the stories, whose movers, zone, and the window in words of that zone."""
+
+    view: Any
+    now: index.Overall
+    order: str
+    by: str
+    zone: dt.tzinfo
+    window: str
+
+
+def _by() -> str:
+    chosen = st.session_state.get("sent_by", "ticker")
+    return chosen if chosen in index.BY else "ticker"
 
 
 def _order() -> str:
@@ -155,22 +176,19 @@ def stories_table(found: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns={"published_at": "published_at_utc", "lexicon": "vader"})
 
 
-def html_report(desk: Any, at: data.Stamp, view: Any, now: index.Overall, line: pd.DataFrame) -> str:
-    """What is on the screen as one HTML file (fmcore.sentiment.report)."""
+def html_report(desk: Any, at: data.Stamp, screen: Screen, line: pd.DataFrame) -> str:
+    """What was on the screen as one HTML file (fmcore.sentiment.report)."""
     from pages import sentiment
 
-    zone = ui.zone()
-    before = "−" if now.change is None else f"{ui.signed(now.change)} vs {view.range} before"
+    view, now = screen.view, screen.now
+    before = "nothing before" if now.change is None else f"{ui.signed(now.change)} vs {view.range} before"
     share = f"{now.n_negative / now.n_stories:.0%} of {now.n_stories:,} stories" if now.n_stories else "no stories"
     value = "not enough news" if now.index is None else ui.signed(now.index)
-    by = st.session_state.get("sent_by", "ticker")
-    by = by if by in index.BY else "ticker"
-    days = sentiment.RANGES[view.range] or 30
-    moved = data.movers(desk.store, at, view.filters, by, days)
+    moved = data.movers(desk.store, at, view.filters, screen.by, sentiment.RANGES[view.range] or 30)
     moved = moved[moved["enough"]].head(sentiment.N_MOVERS).rename(columns={"index": "now"})
     seen = report.View(
-        title="Sentiment", window=f"{stories.window(view.filters)} ({zone})", filters=sentiment.in_words(view), bucket=view.bucket,
-        zone=str(zone),
+        title="Sentiment", window=f"{screen.window} ({screen.zone})", filters=sentiment.in_words(view), bucket=view.bucket,
+        zone=str(screen.zone),
         headline=[
             report.Figure("Net sentiment, −1 to +1", value, f"{before}; n = {now.n_stories:,}"),
             report.Figure("Articles", f"{now.n_articles:,}", f"{now.n_stories:,} stories"),
@@ -178,8 +196,8 @@ def html_report(desk: Any, at: data.Stamp, view: Any, now: index.Overall, line: 
         ],
         models=models_in_words(desk), generated_at=f"{clock.now():%Y-%m-%d %H:%M} UTC", synthetic=data.synthetic(desk.store, at),
     )  # fmt: skip
-    found = data.stories(desk.store, at, view.filters, IN_REPORT, _order())
-    return report.html(seen, series=line, stories=found, movers=moved, zone=zone)
+    found = data.stories(desk.store, at, view.filters, IN_REPORT, screen.order)
+    return report.html(seen, series=line, stories=found, movers=moved, zone=screen.zone)
 
 
 def models_in_words(desk: Any) -> str:

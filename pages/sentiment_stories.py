@@ -116,6 +116,7 @@ def word_marks(pairs: list[tuple[str, float]], *, cut: float = 0.2) -> str:
 def open_drawer(title: str, filters: Filters, *, order: str = "newest") -> None:
     """Ask for the drawer at the next run; called in a click's callback."""
     st.session_state["sent_drawer"] = {"title": title, "filters": filters, "order": order}
+    st.session_state["sent_drawer_order"] = order
 
 
 def close_drawer() -> None:
@@ -141,7 +142,7 @@ def drawer(desk: Any) -> None:
 def _in_drawer(desk: Any, filters: Filters, order: str) -> None:
     with ui.guarded():
         chosen = st.segmented_control(
-            "Order", list(ORDERS), key="sent_drawer_order", default=order, required=True, format_func=ORDERS.get,
+            "Order", list(ORDERS), key="sent_drawer_order", required=True, format_func=ORDERS.get,
             label_visibility="collapsed",
         )  # fmt: skip
         found = evidence.stories(desk.store, filters, limit=IN_DRAWER + 1, order=chosen if chosen in ORDERS else order)

@@ -200,7 +200,8 @@ def _line(dimension: str, row: Mapping) -> Line:
 
 
 def _signed(value: float) -> str:
-    return f"{'+' if value > 0 else '−' if value < 0 else '±'}{abs(value):.2f}"
+    shown = round(value, 2)
+    return f"{'+' if shown > 0 else '−' if shown < 0 else '±'}{abs(shown):.2f}"
 
 
 def _with_evidence(store: Store, line: Line, since: dt.datetime, until: dt.datetime) -> Line:

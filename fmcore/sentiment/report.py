@@ -63,7 +63,8 @@ def html(view: View, *, series: pd.DataFrame, stories: pd.DataFrame, movers: pd.
 
 
 def _signed(value: float) -> str:
-    return f"{'+' if value > 0 else '−' if value < 0 else '±'}{abs(value):.2f}"
+    shown = round(value, 2)
+    return f"{'+' if shown > 0 else '−' if shown < 0 else '±'}{abs(shown):.2f}"
 
 
 def _at(moment: Any, zone: dt.tzinfo) -> str:

@@ -1,6 +1,7 @@
 """The Sentiment page: every number from the store, filters from the address, hostile news as text, clicks to the stories behind."""
 
 import datetime as dt
+import zoneinfo
 from pathlib import Path
 
 import pandas as pd
@@ -182,8 +183,6 @@ def test_not_enough_news_is_a_gap_in_line_and_band():
 
 
 def test_no_hour_is_missing_or_twice_when_the_clocks_change():
-    import zoneinfo
-
     zone = zoneinfo.ZoneInfo("Europe/Berlin")
     at = pd.Series(pd.date_range("2026-10-24 22:00", periods=5, freq="1h", tz="UTC"))
     assert len(set(sentiment_charts.positions(at))) == 5
@@ -233,9 +232,11 @@ def test_the_report_of_the_screen_is_the_same_twice_and_says_where_it_is_from(fi
 
     def made():
         now = index.overall(filled.store, view.filters)
-        return sentiment_facts.html_report(filled, at, view, now, index.series(filled.store, view.filters, "6h"))
+        screen = sentiment_facts.Screen(view, now, "newest", "ticker", zoneinfo.ZoneInfo("Europe/Berlin"), "one week")
+        return sentiment_facts.html_report(filled, at, screen, index.series(filled.store, view.filters, "6h"))
 
     page = made()
+    assert "one week (Europe/Berlin)" in page and "From (Europe/Berlin)" in page
     assert page == made()
     assert "Filters: Fraud" in page and "no model is live now; VADER beside them" in page and "Demo data" in page
     assert "<img" not in page and "javascript:" not in page.replace("(javascript:alert(1))", "")
