@@ -17,7 +17,7 @@ from fmcore.nouns import Counts
 
 MARKET = "all:"
 """The key of the whole market; without it, the sum of all keys stands for the market."""
-EXPOSURE_PRIOR_STORIES = 2.0
+EXPOSURE_PRIOR_STORIES = 4.0
 """So many stories pull a key's exposure toward that of its last hours, that toward the market's, and the market's toward its profile."""
 DISPERSION_PRIOR = 0.2
 """Squared coefficient of variation of a rate between buckets, before anything is learnt of it."""
