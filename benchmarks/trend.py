@@ -38,7 +38,7 @@ CHUNK = 500_000
 N_TOPICS, N_SOURCES, N_TICKERS, N_PAIRS = 20, 40, 60, 300
 FRESH = 2_500
 """Entries that are not folded yet when the queries run, counted twice: once taken out and once put back."""
-MEMORY_MB = 64
+MEMORY_MB = 48
 """What DuckDB may hold in memory while the queries run."""
 SLOW_MS = 5_000
 """A query of pandas that takes longer is asked once only."""

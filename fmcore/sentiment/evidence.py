@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_STORIES = 1_000
 MAX_WORDS = 40
-_STRETCHES = (dt.timedelta(days=1), dt.timedelta(days=7), dt.timedelta(days=60), None)
+_STRETCHES = (dt.timedelta(days=1), dt.timedelta(days=60))
 _ORDERS = {
     "newest": "published_at DESC, net",
     "negative": "net, published_at DESC",
@@ -65,14 +65,12 @@ def stories(
     """
     at = rollup.scope(store, filters)
     start, end = (clock.to_store(rollup.moment_of(bucket)) for bucket in (at.start, at.end))
-    picked = rollup.rows_of("stories", at, "published_at >= ? AND published_at < ?")
-    sql = f"""SELECT * FROM stories WHERE rowid IN (SELECT rowid {picked} ORDER BY {_ORDERS[order]} LIMIT {min(limit, MAX_STORIES)})
-              ORDER BY {_ORDERS[order]}"""
     found = pd.DataFrame()
-    for stretch in _STRETCHES if order == "newest" else (None,):
-        since = start if stretch is None else max(start, end - stretch)
-        found = store.frame(sql, since, end)
-        if len(found) >= limit or since == start:
+    for narrow in (*_narrowed(order, end), "true"):
+        picked = rollup.rows_of("stories", at, narrow, "published_at >= ? AND published_at < ?")
+        top = f"SELECT rowid {picked} ORDER BY {_ORDERS[order]} LIMIT {min(limit, MAX_STORIES)}"
+        found = store.frame(f"SELECT * FROM stories WHERE rowid IN ({top}) ORDER BY {_ORDERS[order]}", start, end)
+        if len(found) >= min(limit, MAX_STORIES):
             break
     sets = rollup.names(store, "tickers", found["tickers"].tolist())
     named = {kind: found[kind].map(rollup.names(store, kind)) for kind in ("topic", "source")}
@@ -82,6 +80,14 @@ def stories(
                                                                                for number in found["tickers"]],
     )[["story_id", "document_id", "published_at", "source", "url", "title", "sentiment", "net", "p_negative", "p_neutral", "p_positive",
        "lexicon", "topic", "tickers", "n_articles", "synthetic"]]  # fmt: skip
+
+
+def _narrowed(order: str, end: dt.datetime) -> tuple[str, ...]:
+    """Conditions under which the first stories of an order are looked for before all are: what comes first in the order fulfils them, so
+    that enough rows under one are the right rows, and few rows get as far as being sorted."""
+    if order == "newest":
+        return tuple(f"published_at >= TIMESTAMP '{end - stretch:%Y-%m-%d %H:%M:%S}'" for stretch in _STRETCHES)
+    return ("net < -9500", "net < -7500") if order == "negative" else ("n_articles > 12", "n_articles > 3")
 
 
 def copies(store: Store, story_id: str, *, published_at: dt.datetime | None = None) -> pd.DataFrame:
