@@ -35,14 +35,15 @@ def page() -> None:
         return
     first = next(iter(TASKS))  # shown by name, as the command line calls them: a bound control keeps in the URL what it shows
     shown = {"default": first, "required": True, "label_visibility": "collapsed"}
-    task = st.segmented_control("Task", list(TASKS), key="task", bind="query-params", **shown) or first
+    with ui.header("Models", "what each version was measured at, what the gate says of it, and which one serves"):
+        task = st.segmented_control("Task", list(TASKS), key="task", bind="query-params", **shown) or first
     versions = desk.registry.versions(task)
     champion = desk.registry.champion(task)
     if not versions:
         _nothing(desk, task)
         return
     serving = f"live: {ui.esc(champion.version)}" if champion else "none is live"
-    ui.header("Models", f"{TASKS[task].title} · {len(versions)} version{'s' if len(versions) != 1 else ''} · {serving}")
+    ui.note(f"**{TASKS[task].title}** · {len(versions)} version{'s' if len(versions) != 1 else ''} · {serving}")
     _overview(desk, versions)
     chosen = _pick(versions, champion)
     facts = desk.registry.facts(chosen)
@@ -70,7 +71,7 @@ def _nothing(desk: Any, task: str) -> None:
     """No version yet: what runs now, or where to start."""
     if desk.registry.versions(task):
         st.rerun()
-    ui.header("Models", f"{TASKS[task].title} · no versions yet")
+    ui.note(f"**{TASKS[task].title}** · no versions yet")
     active = live.training(desk, task)
     if active:
         with st.container(border=True):

@@ -250,6 +250,7 @@ def kpi(
     if change is None:
         st.metric(label, value, words or None, delta_color="off", delta_arrow="off", **frame)
         return
+    change = round(change, digits)  # what is shown as no change has no direction
     color = "gray" if good == "none" or change == 0 else ("green" if (change > 0) == (good == "up") else "red")
     arrow = "up" if change > 0 else "down" if change < 0 else "off"
     st.metric(label, value, words or signed(change, digits), delta_color=color, delta_arrow=arrow, **frame)

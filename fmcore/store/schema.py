@@ -6,9 +6,10 @@ failing to replay key churn, and one write lock already makes the check-then-ins
 
 from __future__ import annotations
 
-_TREND_SIDES = ((), ("topic",), ("source",), ("tickers",), ("topic", "source"), ("topic", "tickers"), ("source", "tickers"))
-TREND_ROLLUPS = (*(("day", sides) for sides in _TREND_SIDES), *(("hour", sides) for sides in _TREND_SIDES[:5]))
-"""The kept-up sums: (grain, sides). Pairs with tickers by the hour would be nearly as many rows as there are articles."""
+_TREND_SIDES = ((), ("topic",), ("source",), ("topic", "source"))
+TREND_ROLLUPS = (*(("day", sides) for sides in (*_TREND_SIDES, ("tickers",))), *(("hour", sides) for sides in _TREND_SIDES))
+"""The kept-up sums: (grain, sides). Tickers with another side, or by the hour, would be nearly as many rows as there are articles: those
+are summed from trend_clustered."""
 _TREND_SUMS = """n_articles INTEGER NOT NULL, n_negative INTEGER NOT NULL, n_neutral INTEGER NOT NULL, n_positive INTEGER NOT NULL,
                 sum_negative BIGINT NOT NULL, sum_neutral BIGINT NOT NULL, sum_positive BIGINT NOT NULL,
                 sq_negative BIGINT NOT NULL, sq_neutral BIGINT NOT NULL, sq_positive BIGINT NOT NULL"""
@@ -178,6 +179,19 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
         (
             # the last row holds; no tickers means all of them
             "CREATE TABLE watchlists (n INTEGER NOT NULL, tickers VARCHAR[] NOT NULL, who VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)",
+        ),
+    ),
+    (
+        "010_trend_by_ticker",
+        (
+            # the entries that have tickers once more, one row a ticker, in pieces (of rollup.CLUSTER_AT entries) sorted by ticker: what is
+            # asked of one company lies together. ticker is the id of the set of that ticker alone
+            """CREATE TABLE trend_clustered (
+                ticker INTEGER NOT NULL, bucket INTEGER NOT NULL, topic INTEGER NOT NULL, source INTEGER NOT NULL,
+                tickers INTEGER NOT NULL, class TINYINT NOT NULL, net SMALLINT NOT NULL, n_articles TINYINT NOT NULL,
+                n_stories TINYINT NOT NULL)""",
+            # the last row says up to which batch the entries are in it
+            "CREATE TABLE trend_clusters (batch INTEGER NOT NULL, clustered_at TIMESTAMP NOT NULL)",
         ),
     ),
 ]

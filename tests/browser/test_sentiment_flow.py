@@ -14,7 +14,7 @@ from fmcore.sentiment import alerts
 from fmcore.store.store import Store
 from tests.browser.conftest import start_server
 from tests.pages import tiny_model, toy_news
-from tests.pages.test_alerts import Eager
+from tests.pages.test_alerts_page import Eager
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
