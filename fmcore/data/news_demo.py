@@ -281,7 +281,7 @@ def _leak(at: dt.datetime, cycle: int, company: Company, rng: np.random.Generato
     minutes = []
     for day in range(6):
         weekend = (at + dt.timedelta(days=day)).weekday() > 4
-        of_day = _hours_of_day(int(rng.poisson(a_day * (0.6 if weekend else 1.0))), rng) * 60
+        of_day = _hours_of_day(round(a_day * (0.6 if weekend else 1.0)), rng) * 60  # not drawn: a leak is as large as stated
         minutes += [day * 1440 + (m - at.hour * 60) % 1440 for m in of_day]
     return _plan("slow leak", "shift", at, 6 * 24, "Earnings", (company,), minutes, rng, cycle=cycle, top_copies=6)
 
