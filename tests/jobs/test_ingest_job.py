@@ -1,5 +1,6 @@
 """The ingest job: run through the frame's own runner; a second run has no second effect, and a kill loses and doubles nothing."""
 
+import contextlib
 import json
 import os
 import signal
@@ -68,8 +69,8 @@ def test_from_a_terminal_it_says_what_came(store, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "jobs", "run", "ingest"], cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120
     )
-    said = json.loads(done.stdout.strip().splitlines()[-1])
-    assert done.returncode == 0 and said["result"]["new"] == 20
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.strip().splitlines()[-1])["result"]["new"] == 20
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def looker():
 @pytest.mark.parametrize("n_kills", [6, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_loses_and_doubles_nothing(store, looker, n_kills):
     """kill -9 in the midst of a replay, again and again; what is there is always whole slices, and the end is exact."""
-    n, home = 60 * n_kills, store.home
+    n, home = 400 * n_kills, store.home
     write_news(home, n)
     Sources(store).add("old", "replay", {"dataset": "", "path": "incoming/old.csv", "speed": 0})
     store.close()
@@ -99,7 +100,8 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(store, looker, n_kills):
         looker.stdin.flush()
         victim = int(looker.stdout.readline().removeprefix("open "))
         time.sleep(0.02 + 0.03 * (attempt % 5))
-        os.kill(victim, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # a quick machine may be through already
+            os.kill(victim, signal.SIGKILL)
         assert looker.stdout.readline() == "over\n"
         held = Store(home)
         rows = held.rows("SELECT count(*) AS n, count(DISTINCT id) AS n_ids FROM documents")[0]
