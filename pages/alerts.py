@@ -20,6 +20,8 @@ VIEWS = ("Inbox", "Rules", "Silences", "Delivery")
 SHOWN = ("Open", "Acknowledged", "Silenced", "Resolved")
 DAYS = 90
 N_ROWS = 15
+LIST_ROWS, LIST_PX = 6, 640
+"""A longer list scrolls in a box of its own, that high."""
 LATE = dt.timedelta(minutes=15)
 """The rules are looked at every 5 minutes; three times that is late."""
 
@@ -97,8 +99,10 @@ def _inbox(desk: Any, at: data.Stamp) -> None:
         return
     left, right = ui.split(1, 2, border=False)
     with left:
-        for group in groups[:N_ROWS]:
-            _row(group, is_open=asked is not None and asked.id in {a.id for a in group.members})
+        tall = {"height": LIST_PX, "border": False} if len(groups) > LIST_ROWS else {}  # on a narrow page the open one stands below
+        with st.container(**tall):
+            for group in groups[:N_ROWS]:
+                _row(group, is_open=asked is not None and asked.id in {a.id for a in group.members})
         if len(groups) > N_ROWS:
             ui.note(f"{len(groups) - N_ROWS:,} more lines; acknowledge or silence some of these first.")
         _pending(pending)

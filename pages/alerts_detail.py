@@ -312,7 +312,7 @@ def _stories(why: Mapping[str, Any]) -> None:
         when = ui.local(dt.datetime.fromisoformat(story["published_at"]))
         copies = f" · +{story['n_articles'] - 1:,} copies" if story["n_articles"] > 1 else ""
         part = f"{ui.signed(story['part'], 2)} of the {'index' if of_index else 'excess'}"
-        about = " ".join([*story["tickers"][:4], story["topic"]])
+        about = " · ".join(filter(None, [" ".join(story["tickers"][:4]), story["topic"]]))
         facts = " · ".join([part, ui.esc(story["source"]), ui.esc(when) + copies, ui.esc(about), ui.link(story["url"]) or "no link"])
         st.markdown(f"**{ui.esc(ui.short(story['title'], 160)) or 'No title'}**  \n:small[:gray[{facts}]]")
 
