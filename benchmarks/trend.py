@@ -38,7 +38,9 @@ CHUNK = 500_000
 N_TOPICS, N_SOURCES, N_TICKERS, N_PAIRS = 20, 40, 60, 300
 FRESH = 2_500
 """Entries that are not folded yet when the queries run, counted twice: once taken out and once put back."""
-MEMORY_MB = 48
+UNSORTED = rollup.CLUSTER_AT // 4
+"""The same for entries that are folded but not sorted by ticker yet: half of what may wait."""
+MEMORY_MB = 40
 """What DuckDB may hold in memory while the queries run."""
 SLOW_MS = 5_000
 """A query of pandas that takes longer is asked once only."""
@@ -120,15 +122,17 @@ def _chunk(rng: np.random.Generator, part: slice, seconds: np.ndarray, root: np.
 
 
 def leave_fresh(store: Store) -> None:
-    """Make the last entries look as if they had just come: a batch of their own behind the fold. They are taken out of the sums again,
-    so that the whole stays equal to the articles."""
-    with store.write() as tx:
-        last = tx.execute("SELECT max(batch) FROM trend_facts")[0][0]
-        tx.execute(f"""CREATE TEMP TABLE newest AS SELECT * FROM trend_facts ORDER BY rowid DESC LIMIT {FRESH}""")
-        signs = "REPLACE (-n_articles AS n_articles, -n_stories AS n_stories)"
-        tx.execute(f"INSERT INTO trend_facts SELECT {last + 1}, * EXCLUDE (batch) {signs} FROM newest")
-        tx.execute(f"INSERT INTO trend_facts SELECT {last + 1}, * EXCLUDE (batch) FROM newest")
-        tx.execute("DROP TABLE newest")
+    """Make the last entries look as if they had just come: batches of their own behind what is folded and sorted. They are taken out of
+    the sums again, so that the whole stays equal to the articles."""
+    for n in (UNSORTED, FRESH):
+        with store.write() as tx:
+            first, last = tx.execute("SELECT min(batch), max(batch) FROM trend_facts")[0]
+            tx.execute(f"CREATE TEMP TABLE newest AS SELECT * FROM trend_facts WHERE batch = {first} ORDER BY rowid DESC LIMIT {n}")
+            for signs in ("REPLACE (-n_articles AS n_articles, -n_stories AS n_stories)", ""):
+                tx.execute(f"INSERT INTO trend_facts SELECT {last + 1}, * EXCLUDE (batch) {signs} FROM newest")
+            tx.execute("DROP TABLE newest")
+        if n == UNSORTED:
+            rollup.fold(store, at=1)
     store.checkpoint()
 
 

@@ -66,7 +66,8 @@ def stories(
     at = rollup.scope(store, filters)
     start, end = (clock.to_store(rollup.moment_of(bucket)) for bucket in (at.start, at.end))
     found = pd.DataFrame()
-    for narrow in (*_narrowed(order, end), "true"):
+    wide = at.topic is None and at.source is None and at.tickers is None
+    for narrow in (*_narrowed(order, end, wide=wide), "true"):
         picked = rollup.rows_of("stories", at, narrow, "published_at >= ? AND published_at < ?")
         top = f"SELECT rowid {picked} ORDER BY {_ORDERS[order]} LIMIT {min(limit, MAX_STORIES)}"
         found = store.frame(f"SELECT * FROM stories WHERE rowid IN ({top}) ORDER BY {_ORDERS[order]}", start, end)
@@ -82,12 +83,15 @@ def stories(
        "lexicon", "topic", "tickers", "n_articles", "synthetic"]]  # fmt: skip
 
 
-def _narrowed(order: str, end: dt.datetime) -> tuple[str, ...]:
+def _narrowed(order: str, end: dt.datetime, *, wide: bool) -> tuple[str, ...]:
     """Conditions under which the first stories of an order are looked for before all are: what comes first in the order fulfils them, so
-    that enough rows under one are the right rows, and few rows get as far as being sorted."""
+    that enough rows under one are the right rows, and few rows get as far as being sorted. wide: all news,
+    where the first are further out."""
     if order == "newest":
         return tuple(f"published_at >= TIMESTAMP '{end - stretch:%Y-%m-%d %H:%M:%S}'" for stretch in _STRETCHES)
-    return ("net < -9500", "net < -7500") if order == "negative" else ("n_articles > 12", "n_articles > 3")
+    if order == "negative":
+        return ("net < -9900", "net < -9500") if wide else ("net < -9500", "net < -7500")
+    return ("n_articles > 12", "n_articles > 3")
 
 
 def copies(store: Store, story_id: str, *, published_at: dt.datetime | None = None) -> pd.DataFrame:

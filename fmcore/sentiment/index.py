@@ -147,9 +147,8 @@ def movers(store: Store, filters: Filters, *, by: str = "topic", days: int = 7) 
     either window has not enough news, `enough` is False, and index to z are NaN.
     """
     at = rollup.scope(store, replace(filters, start=None, end=filters.end or clock.now()))
-    length = days * 288
-    found = _kept(rollup.sums(store, at, by=by, cuts=[at.end - 2 * length, at.end - length, at.end]), filters, by)
-    history = _history(store, at, by)
+    found, history = _windows(store, at, by, days * 288)
+    found = _kept(found, filters, by)
     keys = np.unique(found.keys)
     values = np.zeros((2, len(keys), len(rollup.SUMS)), np.int64)
     values[found.labels, np.searchsorted(keys, found.keys)] = found.values
@@ -199,6 +198,22 @@ def _of_everything(store: Store, then: rollup.Scope) -> Prior:
 
 def _history(store: Store, at: rollup.Scope, by: str) -> rollup.Cells:
     return rollup.sums(store, _then(at), by=by, step=288)
+
+
+def _windows(store: Store, at: rollup.Scope, by: str, length: int) -> tuple[rollup.Cells, rollup.Cells]:
+    """The two windows before the scope's end, labelled 0 and 1, and the history of the keys (as in _history), in one reading."""
+    then, middle = _then(at), at.end - length
+    edges = sorted({*range(then.start, then.end + 1, 288), middle - length, middle, at.end})
+    cells = rollup.sums(store, at, by=by, cuts=edges)
+    starts = np.array(edges)[cells.labels]
+    parts = []
+    for inside, labels in (
+        (starts >= middle - length, (starts >= middle).astype(np.int64)),
+        ((starts >= then.start) & (starts < then.end), starts - starts % 288),
+    ):
+        part = rollup.Cells(labels, cells.keys.astype(str), cells.values).of(inside)
+        parts.append(rollup.added([part], keyed=True))
+    return parts[0], parts[1]
 
 
 def _priors(store: Store, at: rollup.Scope, history: rollup.Cells, keys: Sequence[str]) -> list[Prior]:

@@ -1,15 +1,14 @@
 """Kept-up sums of articles and stories: signed entries as news comes in, folded into sums by hour and day, and sorted by ticker.
 
-Owns trend_names, trend_tickers, trend_facts, trend_folds, the trend_hour_* and trend_day_* tables, trend_clustered and trend_clusters. Everything is a whole number, so
-a sum over entries and folded sums equals the same sum over the articles themselves, whatever came late, changed its lead, was scored
-again or was folded when. An article counts once in each table, under its set of tickers: a filter on two tickers never counts it twice.
+Owns trend_names, trend_tickers, trend_facts, trend_folds, trend_clustered, trend_clusters and the trend_hour_* and trend_day_* tables.
+Everything is a whole number, so a sum over entries and folded sums equals the same sum over the articles themselves, whatever came late,
+changed its lead, was scored again or was folded when. An article counts once in each folded table, under its set of tickers, and a filter
+on two tickers never counts it twice.
 Never decides what leads a story (scoring.py), never computes an index (index.py).
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import itertools
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,16 +19,18 @@ import pandas as pd
 
 from fmcore import clock
 from fmcore.nouns import Filters
+from fmcore.sentiment import spans
+from fmcore.sentiment.spans import BUCKET_S, bucket_of
+from fmcore.sentiment.spans import moment_of as moment_of
 from fmcore.store.schema import TREND_ROLLUPS
 from fmcore.store.store import Store, Transaction
 
-BUCKET_S = 300
 CLASSES = ("negative", "neutral", "positive")
 GRAINS = {"day": 86_400 // BUCKET_S, "hour": 3_600 // BUCKET_S}
 """How many 5-minute buckets one row of a folded table covers."""
 FOLD_AT = 5_000
 """Entries that may wait: so many are summed at each query beside the folded tables."""
-CLUSTER_AT = 250_000
+CLUSTER_AT = 100_000
 """Entries that may wait to be sorted by ticker: so many are looked through at each query on tickers."""
 SUMS = ["n_articles", *(f"{what}_{name}" for what in ("n", "sum", "sq") for name in CLASSES)]
 _FEW_IDS = 3
@@ -39,8 +40,8 @@ _FEW_IDS = 3
 class Scope:
     """Filters as the tables know them: ids a side, None where that side is open; start and end in 5-minute buckets.
 
-    tickers: the sets that hold one of the tickers asked for. ticker: those tickers, as trend_clustered knows them; doubles: its rows
-    (ticker, set) by which a set with several of them would count again.
+    tickers: the sets that hold one of the tickers `wanted`. ticker: these, as trend_clustered knows them; doubles: its rows (ticker, set)
+    by which a set with several of them would count again.
     """
 
     topic: tuple[int, ...] | None
@@ -48,6 +49,7 @@ class Scope:
     tickers: tuple[int, ...] | None
     start: int
     end: int
+    wanted: tuple[str, ...] = ()
     ticker: tuple[int, ...] | None = None
     doubles: tuple[tuple[int, int], ...] = ()
 
@@ -66,16 +68,6 @@ class Cells:
     def of(self, rows: np.ndarray) -> Cells:
         """Some of the rows, by mask or number."""
         return Cells(self.labels[rows], None if self.keys is None else self.keys[rows], self.values[rows])
-
-
-def bucket_of(moment: dt.datetime) -> int:
-    """The number of the 5-minute bucket that an aware moment falls into."""
-    return int(moment.timestamp() // BUCKET_S)
-
-
-def moment_of(bucket: int) -> dt.datetime:
-    """The aware start of a 5-minute bucket."""
-    return dt.datetime.fromtimestamp(bucket * BUCKET_S, clock.UTC)
 
 
 def table_of(grain: str, sides: Sequence[str]) -> str:
@@ -183,6 +175,8 @@ def rebuild(store: Store) -> int:
             tx.execute(f"DELETE FROM {table}")
         for grain, sides in TREND_ROLLUPS:
             tx.execute(f"DELETE FROM {table_of(grain, sides)}")
+        for marks in ("trend_folds", "trend_clusters"):  # nothing waits from before
+            tx.execute(f"INSERT INTO {marks} VALUES (?, ?)", [batch - 1, clock.to_store(clock.now())])
         for kind, name in (("topic", "topic"), ("source", "source"), ("tickers", _SET)):
             distinct = f"SELECT DISTINCT {name} AS n FROM articles"
             tx.execute(f"INSERT INTO trend_names SELECT '{kind}', row_number() OVER (ORDER BY n) - 1, n FROM ({distinct})")
@@ -249,8 +243,8 @@ def sums(
     side = "tickers" if by == "ticker" else by
     used = tuple(s for s in ("topic", "source", "tickers") if getattr(at, s) is not None or s == side)
     grains = [g for g in GRAINS if (g, used) in TREND_ROLLUPS and (step is None or step % GRAINS[g] == 0)]
-    ranges = _pieces(edges, grains)
-    label = _label(step, edges)
+    ranges = spans.pieces(edges, {grain: GRAINS[grain] for grain in grains})
+    label = spans.label(step, edges)
     total = ", ".join(f"sum({name})::BIGINT" for name in SUMS)
     keyed = f", {side}" if side else ""
     parts = []
@@ -258,40 +252,54 @@ def sums(
         cursor.execute("BEGIN")
         for grain in grains:
             if ranges[grain]:
-                sql = rows_of(table_of(grain, used), at, _within(ranges[grain]))
+                sql = rows_of(table_of(grain, used), at, spans.within(ranges[grain]))
                 as_it_is = step == GRAINS[grain]  # the table's own rows are nearly the answer: grouping costs more than adding up here
                 columns = f"bucket{keyed}, {', '.join(SUMS)} {sql}" if as_it_is else f"{label} AS label{keyed}, {total} {sql} GROUP BY ALL"
                 parts.append(_fetched(cursor, f"SELECT {columns}", side))
-        for key, sql in _entry_sources(cursor, at, side, used, _within(ranges[None])) if ranges[None] else ():
-            keyed_by = f", {key}" if key else ""
-            parts.append(_by_class(_fetched(cursor, f"SELECT {label} AS label{keyed_by}, class, {_ENTRY_SUMS} {sql} GROUP BY ALL", side, n=5)))
-        folded = [pair for grain in grains for pair in ranges[grain]]
-        tail = _tail(store, cursor) if folded else None
+        if ranges[None]:
+            key, sql = _entries(at, side, used, spans.within(ranges[None]))
+            columns = f"{label} AS label{f', {key}' if key else ''}, class, {_ENTRY_SUMS}"
+            parts.append(_by_class(_fetched(cursor, f"SELECT {columns} {sql} GROUP BY ALL", side, n=5)))
+        summed = [pair for grain in grains for pair in ranges[grain]]
+        unsorted = ranges[None] if "tickers" in used else []
+        tail = _tail(store, cursor) if summed or unsorted else None
         cursor.execute("COMMIT")
-    if tail is not None and len(tail):
-        parts.append(_by_class(_waiting(tail, at, folded, side, step, edges)))
-    cells = _added(parts, keyed=side is not None)
-    return _members(store, cells) if by == "ticker" else _named(store, by, cells) if by else cells
+    for mark, where in ((tail.folded, summed), (tail.clustered, unsorted)) if tail else ():
+        if where and mark < tail.last:
+            parts.append(_by_class(_waiting(tail.rows[:, tail.rows[0] > mark], at, where, side, step, edges)))
+    cells = added(parts, keyed=side is not None)
+    return _members(store, cells, at.wanted) if by == "ticker" else _named(store, by, cells) if by else cells
 
 
-def _entry_sources(cursor: Any, at: Scope, side: str | None, used: Sequence[str], within: str) -> list[tuple[str | None, str]]:
-    """Where the entries of a scope are read from: (the column of the key, FROM ... WHERE ...). With tickers that is the part that is
-    sorted by them, and what waits for that. By ticker, an article counts at each that is asked for."""
+def _entries(at: Scope, side: str | None, used: Sequence[str], within: str) -> tuple[str | None, str]:
+    """Where the entries of a scope are read from, with tickers as far as they are sorted by them: the column of the key, FROM ... WHERE.
+    By ticker, an article counts at each that is asked for."""
     if "tickers" not in used:
-        return [(side, rows_of("trend_facts", at, within))]
-    done = cursor.execute("SELECT coalesce(max(batch), 0) FROM trend_clusters").fetchone()[0]
-    by_ticker = side == "tickers"
-    sorted_rows = rows_of("trend_clustered", replace(at, tickers=None), within, sides=("topic", "source", "ticker"))
-    if at.doubles and not by_ticker:
-        again = [f"(ticker = {ticker} AND tickers = {number})" for ticker, number in at.doubles]
-        sorted_rows += f" AND NOT ({' OR '.join(again)})"
-    return [("ticker" if by_ticker else side, sorted_rows), (side, rows_of("trend_facts", at, f"batch > {done}", within))]
+        return side, rows_of("trend_facts", at, within)
+    sql = rows_of("trend_clustered", at, within, sides=("topic", "source", "ticker"))
+    if side == "tickers":
+        return "ticker", sql
+    again = " OR ".join(f"(ticker = {ticker} AND tickers = {number})" for ticker, number in at.doubles)
+    return side, f"{sql} AND NOT ({again})" if again else sql
 
 
 _ENTRY_SUMS = """sum(n_articles)::BIGINT, sum(n_stories)::BIGINT, sum(n_stories * net::INTEGER)::BIGINT,
                  sum(n_stories * net::INTEGER * net)::BIGINT"""
-_TAIL_COLUMNS = ("bucket", "topic", "source", "tickers", "class", "net", "n_articles", "n_stories")
-_tails: weakref.WeakKeyDictionary[Store, tuple[tuple[int | None, int | None], np.ndarray]] = weakref.WeakKeyDictionary()
+_TAIL_COLUMNS = ("batch", "bucket", "topic", "source", "tickers", "class", "net", "n_articles", "n_stories")
+
+
+@dataclass(frozen=True, eq=False)
+class _Tail:
+    """The entries that wait to be folded or sorted, int32 (9, n) as in _TAIL_COLUMNS; up to which batch the others are folded and
+    clustered, and the last batch there is."""
+
+    rows: np.ndarray
+    folded: int
+    clustered: int
+    last: int
+
+
+_tails: weakref.WeakKeyDictionary[Store, _Tail] = weakref.WeakKeyDictionary()
 
 
 def _fetched(cursor: Any, sql: str, side: str | None, n: int = len(SUMS)) -> Cells:
@@ -303,35 +311,39 @@ def _fetched(cursor: Any, sql: str, side: str | None, n: int = len(SUMS)) -> Cel
     return Cells(np.asarray(columns[0], np.int64), keys, values)
 
 
-def _tail(store: Store, cursor: Any) -> np.ndarray:
-    """The entries that wait to be folded, int64 (n, 8). A batch never changes, so they are read again only when one came or a fold was."""
-    state = cursor.execute("SELECT (SELECT max(batch) FROM trend_folds), (SELECT max(batch) FROM trend_facts)").fetchone()
-    mark = state[0] or 0
+def _tail(store: Store, cursor: Any) -> _Tail:
+    """What waits. A batch never changes, so only those that came are read."""
+    last = ", ".join(f"(SELECT coalesce(max(batch), 0) FROM trend_{name})" for name in ("folds", "clusters", "facts"))
+    marks = cursor.execute(f"SELECT {last}").fetchone()
     held = _tails.get(store)
-    if held is None or held[0] != state:
-        sql = f"SELECT {', '.join(_TAIL_COLUMNS)} FROM trend_facts WHERE batch > {mark}"
-        columns = cursor.execute(sql).fetchnumpy()
-        held = (state, np.stack([np.asarray(columns[name], np.int64) for name in _TAIL_COLUMNS], axis=1))
-        _tails[store] = held
-    return held[1]
+    if held is None or (held.folded, held.clustered, held.last) != marks:
+        least = min(marks[:2])
+        goes_on = held is not None and min(held.folded, held.clustered) <= least and held.last <= marks[2]
+        columns = cursor.execute(
+            f"SELECT {', '.join(_TAIL_COLUMNS)} FROM trend_facts WHERE batch > {max(least, held.last) if goes_on else least}"
+        ).fetchnumpy()
+        rows = np.stack([np.asarray(columns[name], np.int32) for name in _TAIL_COLUMNS])
+        rows = np.concatenate([held.rows[:, held.rows[0] > least], rows], axis=1) if goes_on else rows
+        held = _tails[store] = _Tail(rows, *marks)
+    return held
 
 
 def _waiting(
-    tail: np.ndarray, at: Scope, ranges: Sequence[tuple[int, int]], side: str | None, step: int | None, edges: Sequence[int]
+    rows: np.ndarray, at: Scope, ranges: Sequence[tuple[int, int]], side: str | None, step: int | None, edges: Sequence[int]
 ) -> Cells:
     """Entries that lie in the ranges and the scope, as rows of class, n_articles, n_stories and their sums."""
-    bucket = tail[:, 0]
-    mask = np.zeros(len(tail), dtype=bool)
+    bucket = rows[_TAIL_COLUMNS.index("bucket")]
+    mask = np.zeros(len(bucket), dtype=bool)
     for start, end in ranges:
         mask |= (bucket >= start) & (bucket < end)
-    for column, ids in ((1, at.topic), (2, at.source), (3, at.tickers)):
+    for name in ("topic", "source", "tickers"):
+        ids = getattr(at, name)
         if ids is not None:
-            mask &= np.isin(tail[:, column], ids)
-    rows = tail[mask]
-    labels = rows[:, 0] - rows[:, 0] % step if step else np.searchsorted(edges[1:-1], rows[:, 0], side="right")
-    keys = rows[:, _TAIL_COLUMNS.index(side)] if side else None
-    code, net, n_articles, n_stories = rows[:, 4:].T
-    return Cells(labels.astype(np.int64), keys, np.stack([code, n_articles, n_stories, n_stories * net, n_stories * net * net], axis=1))
+            mask &= np.isin(rows[_TAIL_COLUMNS.index(name)], ids)
+    _, bucket, topic, source, tickers, code, net, n_articles, n_stories = rows[:, mask].astype(np.int64)
+    labels = bucket - bucket % step if step else np.searchsorted(edges[1:-1], bucket, side="right")
+    keys = {"topic": topic, "source": source, "tickers": tickers}[side] if side else None
+    return Cells(labels, keys, np.stack([code, n_articles, n_stories, n_stories * net, n_stories * net * net], axis=1))
 
 
 def _by_class(cells: Cells) -> Cells:
@@ -345,7 +357,7 @@ def _by_class(cells: Cells) -> Cells:
     return Cells(cells.labels, cells.keys, values)
 
 
-def _added(parts: Sequence[Cells], *, keyed: bool) -> Cells:
+def added(parts: Sequence[Cells], *, keyed: bool) -> Cells:
     """Rows of equal key and label added up, in order."""
     if not parts:
         return Cells(np.zeros(0, np.int64), np.zeros(0, np.int64) if keyed else None, np.zeros((0, len(SUMS)), np.int64))
@@ -368,16 +380,17 @@ def _named(store: Store, kind: str, cells: Cells) -> Cells:
     return Cells(cells.labels, keys, cells.values).of(order)
 
 
-def _members(store: Store, cells: Cells) -> Cells:
-    """Rows by set of tickers as rows by ticker: a set's row goes to each of its members."""
-    pairs = store.frame("SELECT tickers, ticker FROM trend_tickers ORDER BY tickers")
+def _members(store: Store, cells: Cells, wanted: Sequence[str]) -> Cells:
+    """Rows by set of tickers as rows by ticker: a set's row goes to each of its members, of those that are wanted."""
+    some, params = (" WHERE list_contains(?, ticker)", [list(wanted)]) if wanted else ("", [])
+    pairs = store.frame(f"SELECT tickers, ticker FROM trend_tickers{some} ORDER BY tickers", *params)
     every, code = np.unique(pairs["ticker"].to_numpy(object), return_inverse=True)
     sets = pairs["tickers"].to_numpy(np.int64)
     first, last = (np.searchsorted(sets, cells.keys, side=edge) for edge in ("left", "right"))
     n = last - first
     rows = np.repeat(np.arange(len(cells)), n)
     members = code[np.repeat(first, n) + np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)]
-    cells = _added([Cells(cells.labels[rows], members.astype(np.int64), cells.values[rows])], keyed=True)
+    cells = added([Cells(cells.labels[rows], members.astype(np.int64), cells.values[rows])], keyed=True)
     return Cells(cells.labels, every[cells.keys], cells.values)
 
 
@@ -418,60 +431,14 @@ def _held(store: Store, wanted: Sequence[str]) -> dict[str, Any]:
     first: dict[int, int] = {}
     pairs = [(row["id"], row["tickers"]) for row in rows if row["id"] is not None]
     doubles = tuple((ticker, number) for ticker, number in pairs if first.setdefault(number, ticker) != ticker)
-    return {"tickers": tuple(sorted({row["tickers"] for row in rows})), "ticker": tuple(sorted({t for t, _ in pairs})), "doubles": doubles}
+    sets, tickers = ({row["tickers"] for row in rows}, {ticker for ticker, _ in pairs})
+    return {"tickers": tuple(sorted(sets)), "wanted": tuple(wanted), "ticker": tuple(sorted(tickers)), "doubles": doubles}
 
 
 def _extent(store: Store) -> tuple[int, int]:
     """The first and last 5-minute bucket that may hold news; the epoch when there is none."""
     [row] = store.rows("""SELECT (SELECT min(bucket) FROM trend_facts) AS first, (SELECT max(bucket) FROM trend_facts) AS last""")
     return (row["first"], row["last"]) if row["first"] is not None else (0, -1)
-
-
-def _pieces(edges: Sequence[int], grains: Sequence[str]) -> dict[str | None, list[tuple[int, int]]]:
-    """Split each span into whole days, whole hours and the 5-minute rests, with the grains there are; key None is the rests."""
-    found: dict[str | None, list[tuple[int, int]]] = {grain: [] for grain in (*grains, None)}
-
-    def split(start: int, end: int, left: Sequence[str]) -> None:
-        if start >= end:
-            return
-        if not left:
-            found[None].append((start, end))
-            return
-        width = GRAINS[left[0]]
-        first, last = -(-start // width) * width, end // width * width
-        if first >= last:
-            split(start, end, left[1:])
-            return
-        split(start, first, left[1:])
-        found[left[0]].append((first, last))
-        split(last, end, left[1:])
-
-    for start, end in itertools.pairwise(edges):
-        split(start, end, grains)
-    return {grain: _joined(ranges) for grain, ranges in found.items()}
-
-
-def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Neighbouring ranges as one: fewer comparisons a row."""
-    joined: list[tuple[int, int]] = []
-    for start, end in sorted(ranges):
-        if joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], end)
-        else:
-            joined.append((start, end))
-    return joined
-
-
-def _within(ranges: Sequence[tuple[int, int]]) -> str:
-    return "(" + " OR ".join(f"(bucket >= {start} AND bucket < {end})" for start, end in ranges) + ")"
-
-
-def _label(step: int | None, edges: Sequence[int]) -> str:
-    if step is not None:
-        return f"bucket - bucket % {step}" if step > 1 else "bucket"
-    if len(edges) == 2:
-        return "0"
-    return "CASE " + " ".join(f"WHEN bucket < {edge} THEN {i}" for i, edge in enumerate(edges[1:])) + " END"
 
 
 def _fact_sums() -> str:

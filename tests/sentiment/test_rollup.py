@@ -65,7 +65,7 @@ def rescored(store, seed):
         scoring.score = before
 
 
-STEPS = st.lists(st.sampled_from(["land", "land", "land", "again", "rescore", "fold", "tidy"]), min_size=3, max_size=9)
+STEPS = st.lists(st.sampled_from(["land", "land", "land", "again", "rescore", "fold", "cluster", "tidy"]), min_size=3, max_size=9)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -87,6 +87,8 @@ def test_whatever_happened_the_sums_are_those_of_the_articles(tmp_path_factory, 
             assert rescored(store, i + 1) == 20
         elif step == "fold":
             rollup.fold(store, at=1)
+        elif step == "cluster":
+            rollup.fold(store, at=1, cluster_at=1)
         else:
             rollup.tidy(store, slack=0)
     assert_exact(store, [SCOPES[i] for i in np.random.default_rng(seed).choice(len(SCOPES), 3, replace=False)], (None, 3, 288))
@@ -105,8 +107,12 @@ def test_every_scope_and_bucket_is_exact_before_and_after_folding_and_tidying(tm
     scoring.land(store, several(9, 60, first=900))
     assert rollup.fold(store, at=10_000) == 0  # not enough waits
     assert_exact(store)
-    rollup.fold(store, at=1)
+    rollup.fold(store, at=1, cluster_at=1)
+    assert_exact(store)
     assert rollup.fold(store, at=1) == 0
+    scoring.land(store, several(10, 60, first=1000))
+    rollup.fold(store, at=1)
+    assert_exact(store)  # some entries are sorted by ticker, some wait for it
     store.close()
     store = Store(tmp_path)  # nothing of it lives in memory only
     assert_exact(store)
@@ -135,8 +141,14 @@ def test_by_key_each_ticker_of_an_article_has_it_and_a_filter_counts_it_once(tmp
     at = rollup.scope(store, Filters())
     cells = rollup.sums(store, at, by="ticker")
     assert dict(zip(cells.keys, cells.values[:, 0], strict=True)) == {"A": 2, "B": 1}
-    both = rollup.sums(store, rollup.scope(store, Filters(tickers=("A", "B"))))
-    assert both.values[:, 0].tolist() == [2]
+    for _ in range(2):  # before they are sorted by ticker, and after
+        both = rollup.scope(store, Filters(tickers=("A", "B")))
+        for step in (None, 1, 288):
+            assert rollup.sums(store, both, step=step).values[:, 0].tolist() == [2]
+        cells = rollup.sums(store, both, by="ticker", step=1)
+        assert dict(zip(cells.keys, cells.values[:, 0], strict=True)) == {"A": 2, "B": 1}
+        assert rollup.sums(store, rollup.scope(store, Filters(tickers=("B",))), by="ticker").keys.tolist() == ["B"]
+        rollup.fold(store, at=1, cluster_at=1)
     store.close()
 
 
@@ -173,7 +185,7 @@ store_module.Transaction.execute, store_module.Transaction.insert_frame = counte
 if sys.argv[2] == "land":
     scoring.land(store, several(7, 60, first=400))
 else:
-    rollup.fold(store, at=1)
+    rollup.fold(store, at=1, cluster_at=1)
     rollup.tidy(store, slack=0)
 print("done")
 """
@@ -186,7 +198,7 @@ def test_killed_at_any_statement_nothing_is_lost_or_doubled(tmp_path, what):
     store = Store(tmp_path)
     scoring.land(store, several(1, 120))
     store.close()
-    for statement in (0, 3, 6, 9, 13, 10_000):
+    for statement in (0, 3, 6, 9, 13, 17, 21, 10_000):
         done = subprocess.run([sys.executable, "-c", KILLED.format(root=root), str(tmp_path), what, str(statement)], cwd=root, capture_output=True,
                               text=True, env=config.child_environment(), check=False)
         assert done.returncode in (-signal.SIGKILL, 0), done.stderr
