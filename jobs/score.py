@@ -32,8 +32,8 @@ class Score(BaseModel, extra="forbid"):
 
 
 def run(store: Store, params: Score, report: Report) -> dict[str, Any]:
-    """Score what waits. Returns {"scored", "rescored", "waiting", "per_minute", "folded", "reason"}; without a sentiment model nothing is
-    scored, and reason says so."""
+    """Score what waits; when nothing does, what was scored before there was a topic model gets its topic, once there is one. Returns
+    {"scored", "rescored", "waiting", "per_minute", "folded", "reason"}; without a sentiment model nothing is scored, and reason says so."""
     began = time.monotonic()
     done = {"scored": 0, "rescored": 0, "folded": 0, "reason": ""}
 
@@ -43,13 +43,13 @@ def run(store: Store, params: Score, report: Report) -> dict[str, Any]:
     with _engine(store) as engine:
         try:
             nothing_waits = _score(store, engine, params, report, done, in_time)
-            while params.rescore and nothing_waits and in_time():
-                n = scoring.rescore(store, engine, limit=params.batch)
+            while nothing_waits and in_time():
+                n = scoring.rescore(store, engine, limit=params.batch, without_topic=not params.rescore)
+                if n == 0:
+                    break
                 done["rescored"] += n
                 done["folded"] += rollup.fold(store)
                 report.progress(0.5, f"{done['rescored']} scored again")
-                if n == 0:
-                    break
         except scoring.NoModel as problem:
             done["reason"] = str(problem)
     waits = scoring.backlog(store)

@@ -316,17 +316,21 @@ def _marks(values: Sequence[Any]) -> str:
 # --- scoring again
 
 
-def rescore(store: Store, engine: Engine, *, limit: int) -> int:
+def rescore(store: Store, engine: Engine, *, limit: int, without_topic: bool = False) -> int:
     """Score again up to `limit` articles that another version than the present champions answered, newest first; returns how many.
-    Stories stay as they are: no model has a part in them. One transaction."""
+    without_topic: only those that were scored before there was a topic model, once there is one. Stories stay as they are: no model has a
+    part in them. One transaction."""
     champions = [engine.registry.champion(task) for task in ("sentiment", "topic")]
     versions = [c.version if c else "" for c in champions]
+    if without_topic and (not versions[1] or not store.rows("SELECT 1 AS one FROM articles WHERE topic_version = '' LIMIT 1")):
+        return 0
+    which = "a.topic_version = ''" if without_topic else "a.sentiment_version != $1 OR ($2 != '' AND a.topic_version != $2)"
     sql = f"""SELECT a.document_id, a.published_at, a.source, a.tickers, a.topic, a.sentiment, a.net, a.leads, d.url, d.title,
               d.body, d.synthetic
               FROM articles a JOIN documents d ON d.id = a.document_id AND d.published_at = a.published_at
-              WHERE a.sentiment_version != ? OR (? != '' AND a.topic_version != ?)
+              WHERE {which}
               ORDER BY a.published_at DESC, a.document_id LIMIT {int(limit)}"""
-    old = store.frame(sql, versions[0], versions[1], versions[1])
+    old = store.frame(sql, *([] if without_topic else versions))
     if old.empty or not versions[0]:
         return 0
     new = score(engine, old.rename(columns={"document_id": "id"}))

@@ -176,6 +176,27 @@ def test_scoring_again_changes_the_trend_exactly(store, tmp_path):
     assert set(index.stories(store, Filters(topics=("Rates",)))["topic"]) == {"Rates"} and index.stories(store, Filters(topics=("unknown",))).empty
 
 
+def test_what_was_scored_before_there_was_a_topic_model_gets_its_topic_by_itself(store, tmp_path, monkeypatch):
+    serve(store, tmp_path, "sentiment", SENTIMENTS, "s1")
+    wait_for(store, 30)
+    assert score.run(store, score.Score(), Said())["rescored"] == 0  # there is no topic model yet
+    assert {r["topic"] for r in articles(store)} == {"unknown"}
+    topic = serve(store, tmp_path, "topic", TOPICS, "t1")
+    wait_for(store, 4, first=30)
+    clock = [0.0]
+    with monkeypatch.context() as patched:
+        patched.setattr(score.time, "monotonic", lambda: clock[0])
+        result = score.run(store, score.Score(batch=10, for_s=30), Said(lambda: clock.__setitem__(0, clock[0] + 12)))
+    assert (result["scored"], result["rescored"]) == (4, 20)  # new ones first, and no longer than a run may take
+    assert_consistent(store, 34)
+    assert score.run(store, score.Score(batch=7), Said())["rescored"] == 10
+    assert [r["topic"] for r in articles(store)] == [TOPICS[i % 2] for i in range(34)]
+    assert store.rows("SELECT DISTINCT topic_version AS v FROM articles") == [{"v": topic}]
+    assert_consistent(store, 34)
+    serve(store, tmp_path, "topic", TOPICS, "t2")
+    assert score.run(store, score.Score(), Said())["rescored"] == 0  # another topic model is no reason of its own
+
+
 def test_a_source_removed_mid_run_takes_nothing_back(store, tmp_path):
     serve(store, tmp_path, "sentiment", SENTIMENTS, "s1")
     wait_for(store, 20)
