@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -99,6 +100,28 @@ def data_path(name: Annotated[str, typer.Argument(help="One of `data list`.")]) 
         if entry.path is None:
             raise catalogue.DatasetMissing(f"{name} is not on this machine.", catalogue.how_to_get(name))
         print(entry.path)
+
+
+@data_app.command("demo-news")
+def data_demo_news(
+    output_path: Annotated[Path, typer.Option("--output", help="CSV of the demo stream's articles to write.")],
+    truth_path: Annotated[Path, typer.Option("--truth", help="JSON of the planted incidents and the decoys to write.")],
+    seed: Annotated[int, typer.Option(help="Another number, another stream.", min=0)] = 0,
+    start: Annotated[datetime, typer.Option(help="First day, UTC.", formats=["%Y-%m-%d"])] = datetime(2026, 1, 5),
+) -> None:
+    """Write 60 days of the built-in demo stream (synthetic) and the truth about it, to check a detector against."""
+    from fmcore.data import news_demo, uploads
+
+    with _in_words():
+        origin = start.replace(tzinfo=UTC)
+        frame = news_demo.stream(origin, origin + timedelta(days=news_demo.CYCLE_DAYS), seed=seed, origin=origin)
+        frame["tickers"] = [" ".join(tickers) for tickers in frame["tickers"]]
+        told = {"synthetic": True, "seed": seed, "origin": origin,
+                "incidents": [dataclasses.asdict(i) for i in news_demo.truth(origin, seed=seed)],
+                "decoys": [dataclasses.asdict(i) for i in news_demo.decoys(origin, seed=seed)]}  # fmt: skip
+        _write_whole(output_path, uploads.to_csv(frame.assign(published_at=[f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in frame["published_at"]])))
+        _write_whole(truth_path, json.dumps(told, default=lambda at: at.isoformat(), indent=1).encode())
+        print(f"{len(frame):,} articles: {output_path}; {len(told['incidents'])} incidents: {truth_path}", file=sys.stderr)
 
 
 # --- models

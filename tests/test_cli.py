@@ -175,3 +175,17 @@ def test_while_a_server_holds_the_store_the_same_commands_go_through_its_api(hom
         server.wait(20)
         killer.cancel()
         (home / "server.json").unlink(missing_ok=True)
+
+
+def test_the_demo_news_and_its_truth_are_files_that_fit_together(home, tmp_path):
+    news, truth = tmp_path / "news.csv", tmp_path / "truth.json"
+    done = fm(home, "data", "demo-news", "--output", news, "--truth", truth, "--seed", "3", "--start", "2026-02-02")
+    assert done.returncode == 0
+    told = json.loads(truth.read_text())
+    with news.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert told["synthetic"] and {i["shape"] for i in told["incidents"]} >= {"slow leak", "sudden", "spam burst", "shock"}
+    for incident in told["incidents"]:
+        planted = [row for row in rows if row["incident"] == incident["name"]]
+        assert planted and incident["top_story"] in {row["story"] for row in planted}
+        assert min(row["published_at"] for row in planted) >= incident["starts_at"][:19]
