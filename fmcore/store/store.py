@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fm.store")
 
+MEMORY_MB = 2_048
+"""What DuckDB may hold in memory, at most half of the machine's: models and pages need the rest. What sorts more than that goes by way of
+a file beside the database."""
+
 
 class StoreError(FMError):
     """The database cannot be opened or written."""
@@ -76,17 +80,17 @@ class Transaction:
 
 
 class Store:
-    """The database under `home` (a folder made with mode 0700); closed means closed. memory_mb bounds what DuckDB holds in memory;
-    0 leaves it to DuckDB, which takes up to 80 % of the machine's before it reads from the disk again.
+    """The database under `home` (a folder made with mode 0700); closed means closed. memory_mb bounds what DuckDB holds in
+    memory; what it lets go is read from the disk again.
 
     Raises StoreLocked when another process owns the file after `wait_s` seconds, StoreError when the folder or file
     cannot be used. Both carry a sentence that says what to do.
     """
 
-    def __init__(self, home: str | os.PathLike, *, wait_s: float = 5.0, memory_mb: int = 0):
+    def __init__(self, home: str | os.PathLike, *, wait_s: float = 5.0, memory_mb: int = MEMORY_MB):
         self.home = Path(home).absolute()
         self.path = self.home / "fm.duckdb"
-        self._memory_mb = memory_mb
+        self._memory_mb = min(memory_mb, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2_000_000)
         self._write_lock = threading.RLock()
         self.n_commits = 0  # what was read while this stood still is still true: readers may key a cache on it
         _make_home(self.home)
@@ -99,9 +103,11 @@ class Store:
             raise
 
     def _open(self, wait_s: float) -> duckdb.DuckDBPyConnection:
-        config = {"storage_compatibility_version": "v1.5.0", "python_enable_replacements": False}
-        if self._memory_mb:
-            config["memory_limit"] = f"{self._memory_mb}MB"
+        config = {
+            "storage_compatibility_version": "v1.5.0",
+            "python_enable_replacements": False,
+            "memory_limit": f"{self._memory_mb}MB",
+        }
         deadline = time.monotonic() + wait_s
         while True:
             try:

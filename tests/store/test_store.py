@@ -172,6 +172,18 @@ def test_closed_means_closed(store):
         count(store)
 
 
+def test_memory_is_bounded_and_what_is_larger_goes_by_way_of_the_disk(store, tmp_path):
+    limit = "SELECT current_setting('memory_limit') AS held"
+    assert store.rows(limit)[0]["held"].endswith(("MiB", "GiB"))  # a share of the machine's, 2 GB at most
+    small = Store(tmp_path / "small", memory_mb=64)
+    assert small.rows(limit)[0]["held"] == "61.0 MiB"
+    with small.write() as tx:
+        tx.execute("CREATE TEMP TABLE wide AS SELECT md5(range::VARCHAR) AS text FROM range(2000000)")
+        tx.execute("CREATE TEMP TABLE in_order AS SELECT text FROM wide ORDER BY text")
+        assert tx.execute("SELECT count(DISTINCT text) FROM in_order") == [(2_000_000,)]
+    small.close()
+
+
 def test_a_wrong_statement_is_told_as_our_own_error(store):
     with pytest.raises(StoreError, match="no_such_table"):
         store.rows("SELECT * FROM no_such_table")
