@@ -95,24 +95,27 @@ def series(store: Store, filters: Filters, bucket: str) -> pd.DataFrame:
     labels = np.arange(first, first + n_points * step, step)
     values = np.zeros((n_points, len(rollup.SUMS)), np.int64)
     values[(found.labels - first) // step] = found.values
-    return pd.DataFrame({"bucket": _moments(labels), **_points(values, _prior(store, at), bands=True)})
+    return pd.DataFrame({"bucket": _moments(labels), **_points(values, _prior(store, at, found), bands=True)})
 
 
 def overall(store: Store, filters: Filters) -> Overall:
     """The window in one figure, against the one before it and against the 30 days before it."""
     at = rollup.scope(store, filters)
     length, month = at.end - at.start, HISTORY_DAYS * 288
-    believed = _prior(store, at)
     values = np.zeros((3, len(rollup.SUMS)), np.int64)
     if filters.start is not None and length > 0:
         spans = ((at.start, at.end), (at.start - length, at.start), (at.start - month, at.start))
-        cuts = sorted({edge for span in spans for edge in span})
+        then = _then(at)
+        cuts = sorted({*range(then.start, then.end + 1, 288), *(edge for span in spans for edge in span)})
         found = rollup.sums(store, at, cuts=cuts)
+        days = _daily(found, np.array(cuts)[found.labels], then)
         for row, (start, end) in enumerate(spans):
             inside = (found.labels >= cuts.index(start)) & (found.labels < cuts.index(end))
             values[row] = found.values[inside].sum(axis=0)
     else:
+        days = None
         values[0] = rollup.sums(store, at).values.sum(axis=0)
+    believed = _prior_of(store, at, days)
     points = _points(values, believed, bands=True)
     shown = {name: float(points[name][0]) if points["enough"][0] else None for name in ("index", "low", "high")}
 
@@ -134,7 +137,9 @@ def heat(store: Store, filters: Filters, bucket: str, *, by: str = "topic") -> p
     """
     at = rollup.scope(store, filters)
     found = _kept(rollup.sums(store, at, by=by, step=BUCKETS[bucket]), filters, by)
-    points = _points(found.values, _priors(store, at, _history(store, at, by), found.keys), bands=False)
+    then = _then(at)
+    history = _daily(found, found.labels, then) if at.start <= then.start else rollup.sums(store, then, by=by, step=288)
+    points = _points(found.values, _priors(store, at, history, found.keys), bands=False)
     return pd.DataFrame({"key": found.keys, "bucket": _moments(found.labels), **points})
 
 
@@ -180,9 +185,24 @@ def prior(store: Store, filters: Filters) -> Prior:
     return _prior(store, rollup.scope(store, filters))
 
 
-def _prior(store: Store, at: rollup.Scope) -> Prior:
+def _prior(store: Store, at: rollup.Scope, found: rollup.Cells | None = None) -> Prior:
+    """found: the sums of the scope by any of BUCKETS, where they were read already."""
     then = _then(at)
-    return shrink.estimate(rollup.sums(store, then, step=288).values, "key") or _of_everything(store, then)
+    return _prior_of(store, at, _daily(found, found.labels, then) if found is not None and at.start <= then.start else None)
+
+
+def _prior_of(store: Store, at: rollup.Scope, days: rollup.Cells | None) -> Prior:
+    then = _then(at)
+    days = rollup.sums(store, then, step=288) if days is None else days
+    return shrink.estimate(days.values, "key") or _of_everything(store, then)
+
+
+def _daily(cells: rollup.Cells, starts: np.ndarray, then: rollup.Scope) -> rollup.Cells:
+    """The rows whose span starts (at these buckets) and ends within the days of `then`, added up by day."""
+    labels = starts - starts % 288
+    keys = None if cells.keys is None else cells.keys.astype(str)
+    part = rollup.Cells(labels, keys, cells.values).of((starts >= then.start) & (starts < then.end))
+    return rollup.added([part], keyed=keys is not None)
 
 
 def _then(at: rollup.Scope) -> rollup.Scope:
@@ -196,24 +216,14 @@ def _of_everything(store: Store, then: rollup.Scope) -> Prior:
     return shrink.estimate(rollup.sums(store, everything, step=288).values, "everything") or shrink.DEFAULT
 
 
-def _history(store: Store, at: rollup.Scope, by: str) -> rollup.Cells:
-    return rollup.sums(store, _then(at), by=by, step=288)
-
-
 def _windows(store: Store, at: rollup.Scope, by: str, length: int) -> tuple[rollup.Cells, rollup.Cells]:
-    """The two windows before the scope's end, labelled 0 and 1, and the history of the keys (as in _history), in one reading."""
+    """The two windows before the scope's end, labelled 0 and 1, and the keys' 30 days (see _then), in one reading."""
     then, middle = _then(at), at.end - length
     edges = sorted({*range(then.start, then.end + 1, 288), middle - length, middle, at.end})
     cells = rollup.sums(store, at, by=by, cuts=edges)
     starts = np.array(edges)[cells.labels]
-    parts = []
-    for inside, labels in (
-        (starts >= middle - length, (starts >= middle).astype(np.int64)),
-        ((starts >= then.start) & (starts < then.end), starts - starts % 288),
-    ):
-        part = rollup.Cells(labels, cells.keys.astype(str), cells.values).of(inside)
-        parts.append(rollup.added([part], keyed=True))
-    return parts[0], parts[1]
+    windows = rollup.Cells((starts >= middle).astype(np.int64), cells.keys.astype(str), cells.values).of(starts >= middle - length)
+    return rollup.added([windows], keyed=True), _daily(cells, starts, then)
 
 
 def _priors(store: Store, at: rollup.Scope, history: rollup.Cells, keys: Sequence[str]) -> list[Prior]:

@@ -1,5 +1,6 @@
 """The trend as the pages ask for it: buckets, shrinkage, the band, what counts as enough, movers, stories and what is behind them."""
 
+import dataclasses
 import datetime as dt
 
 import numpy as np
@@ -182,6 +183,25 @@ def test_an_index_leans_on_its_own_history_or_on_all_news(store):
 
 
 # --- overall, heat, movers
+
+
+@pytest.mark.parametrize("days", [3, 40.3])
+def test_a_long_window_holds_its_own_history_and_a_short_one_reads_it(store, days):
+    for i in range(4):
+        scoring.land(store, several(20 + i, 150, first=150 * i, days=60, n_texts=400))
+    end = ZERO + dt.timedelta(days=61, hours=5, minutes=35)
+    for filters in (Filters(start=end - days * DAY, end=end), Filters(topics=("Oil", "Fraud"), tickers=("A", "B"), start=end - days * DAY, end=end)):
+        prior = index.prior(store, filters)
+        assert prior.of == "key" and index.overall(store, filters).prior == prior
+        at = rollup.scope(store, filters)
+        cells = rollup.sums(store, at, step=288)
+        points = index.series(store, filters, "1d")
+        enough = cells.values[:, 1:4].sum(axis=1) >= index.MIN_STORIES
+        assert points["index"].dropna().tolist() == pytest.approx(shrink.index(cells.values, prior)[enough].tolist(), abs=1e-12)
+        found = index.heat(store, filters, "1d", by="topic")
+        for key, rows in found[found["enough"]].groupby("key"):
+            own = index.series(store, dataclasses.replace(filters, topics=(key,)), "1d").set_index("bucket")["index"]
+            assert own[rows["bucket"]].tolist() == pytest.approx(rows["index"].tolist(), abs=1e-12)
 
 
 def test_overall_says_against_what(store):
