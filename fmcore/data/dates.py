@@ -7,6 +7,7 @@ named for the source. Owns no table and no clock.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import email.utils
 import functools
@@ -92,10 +93,8 @@ def _read(written: object) -> dt.datetime:
     if spaced:
         offset = "+00:00" if spaced[3].isalpha() else spaced[3]
         written = f"{spaced[1]}T{spaced[2]}{offset}"
-    try:
+    with contextlib.suppress(ValueError):  # not ISO 8601: then it is RFC 2822 or nothing
         return dt.datetime.fromisoformat(written)
-    except ValueError:
-        pass  # not ISO 8601: then it is RFC 2822 or nothing
     named = _ABBREVIATION.search(written)
     name = named[1] if named and named[1] not in ("AM", "PM") else ""
     try:
