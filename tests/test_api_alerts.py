@@ -11,10 +11,10 @@ from tests.sentiment.alert_news import HOUR, MINUTE, Threshold, at, burst, hum, 
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory):
+@pytest.fixture  # a desk a test: they acknowledge, silence and add rules
+def desk(tmp_path):
     """A desk with an alert about Fraud that fires and an older one that is over."""
-    held = runtime.start(config.Settings(home=tmp_path_factory.mktemp("alerts") / "home"), {})
+    held = runtime.start(config.Settings(home=tmp_path / "home"), {})
     alerts.save_rule(held.store, rule(), by="test")
     hum(held.store, 0, 12)
     burst(held.store, 1, 6)
