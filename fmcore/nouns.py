@@ -407,3 +407,103 @@ class Notification:
     severity: str = ""
     message_id: str = ""
     latency_ms: float | None = None
+
+
+# --- explanations
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a model gave a text its score: values[i] is what tokens[i] adds to it.
+
+    tokens are whole words, or runs of words in a long text, in the order of the text; spans their (start, end) in the cleaned text.
+    target is the label that is explained, or "net": P(positive) - P(negative). base_value is the score of the text without any of its
+    words, score that of the whole text: base_value + sum(values) = score up to additivity_error. budget bounds the texts that the model
+    may be asked for; n_calls is how many it was. n_unread counts the characters at the end that the model does not read.
+    """
+
+    task: str
+    version: str
+    label: str
+    target: str
+    score: float
+    base_value: float
+    tokens: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...]
+    values: tuple[float, ...]
+    method: str
+    budget: int
+    n_calls: int
+    additivity_error: float
+    seconds: float
+    made_at: dt.datetime
+    n_unread: int = 0
+    stored: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The target's score as words go (deletion) or come back (insertion), strongest first, beside random orders of the same words.
+
+    shares are the shares of words changed, from 0 to 1; area is the mean height, low and high the range of the random orders' areas.
+    """
+
+    shares: tuple[float, ...]
+    scores: tuple[float, ...]
+    random: tuple[float, ...]
+    area: float
+    random_area: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whether to believe an explanation, and the numbers that made the verdict.
+
+    comprehensiveness and sufficiency as in ERASER (DeYoung et al. 2020, arXiv:1911.03429) over the shares 5, 10, 20 and 50 %: how far the score
+    falls without the strongest words (more is better), and with them alone (less is better). agreement: Spearman's rank correlation
+    with other methods, by method. stability: the same between seeds. None where a text has too few words to say. checks are
+    (name, passed, sentence with the numbers) in the order in which they are shown.
+    """
+
+    verdict: Literal["trust", "with care", "do not"]
+    checks: tuple[tuple[str, bool, str], ...]
+    comprehensiveness: float | None
+    sufficiency: float | None
+    deletion: Curve | None
+    insertion: Curve | None
+    agreement: Mapping[str, float]
+    stability: float | None
+    n_calls: int
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of a text: the word at `place` (its number among the tokens) deleted, or another word in its stead."""
+
+    place: int
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A text that is a few words away and gets another label; verified: label and score are the model's answer to `text` itself."""
+
+    edits: tuple[Edit, ...]
+    text: str
+    label: str
+    score: float
+    old_label: str
+    old_score: float
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A row the model learnt from: how alike (cosine in the encoder's space, [-1, 1]), and whether its label is the model's answer."""
+
+    text: str
+    label: str
+    similarity: float
+    supports: bool

@@ -12,12 +12,13 @@ FLOORS = [
     ("store", "data", "evaluation"),
     ("models", "runs", "schedules", "tasks"),
     ("training", "serving"),
+    ("explain",),
     ("sentiment",),
     ("runtime",),
-    ("api_news", "api", "__main__"),
+    ("api_news", "api_explain", "api", "__main__"),
 ]
 PRODUCT = sorted([*ROOT.glob("fmcore/**/*.py"), *ROOT.glob("jobs/**/*.py"), *ROOT.glob("pages/**/*.py"), ROOT / "app.py"])
-LAZY = {"torch", "transformers", "sklearn", "onnxruntime", "shap", "peft", "onnx", "huggingface_hub", "feedparser", "selectolax", "courlan", "py3langid", "datasketch", "vaderSentiment", "apprise", "scipy"}
+LAZY = {"torch", "transformers", "sklearn", "onnxruntime", "shap", "peft", "onnx", "huggingface_hub", "feedparser", "selectolax", "courlan", "py3langid", "datasketch", "vaderSentiment", "apprise", "scipy", "jieba"}
 
 
 def imports(path: Path, *, top_level_only: bool = False):
