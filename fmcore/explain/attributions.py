@@ -67,37 +67,45 @@ def attribute(
 ) -> Attribution:
     """What each of `words` adds to target @ probabilities. target: float (labels,), 1 at the label that is explained.
 
-    Deterministic under a seed. Raises NotExplained for an unknown method, a budget too small for these words (see `pieces`), or more
-    words than can be listed ("exact").
+    Deterministic under a seed. fast, exact and shap add up to the score by construction; lime and occlusion leave a gap, which
+    `additivity_error` says. Raises NotExplained for an unknown method, or more words than the method or its budget allows (see `pieces`).
     """
-    if method not in METHODS:
-        raise NotExplained(f"There is no method {method!r}.", f"Methods: {', '.join(METHODS)}, gradients.")
-    budget = budget or BUDGETS[method]
-    n = len(words)
+    budget, n = budget or _default(method), len(words)
     asked = _Asked(score, words, target, total=budget, progress=progress)
     if n == 0:
         whole = float(asked.values(np.ones((1, 0), dtype=bool))[0])
         return Attribution(np.zeros(0), whole, whole, asked.n_calls)
-    if method == "exact" and n > MOST_EXACT:
-        raise NotExplained(f"{n} words have {2**n:,} subsets.", f"Exact values are for up to {MOST_EXACT} words; ask for fast.")
-    if budget < n + 2 and method != "exact" and 2**n > budget:
-        raise NotExplained(f"{n} pieces need at least {n + 2} calls of the model, {budget} are allowed.", "Ask for a larger budget.")
-    if 2**n <= budget and method in ("fast", "exact"):
+    listed = 2**n <= budget
+    if method == "exact" and not (listed and n <= MOST_EXACT):
+        raise NotExplained(f"{n} words have {2**n:,} subsets, {budget:,} calls are allowed.", "Ask for fast, or explain fewer words.")
+    if n > most_pieces(method, budget):
+        raise NotExplained(f"{budget} calls of the model are too few for {n} words.", "Ask for a larger budget.")
+    if listed and method in ("fast", "exact"):
         values = _exact(asked.values(_all_subsets(n)), n)
-    elif method == "exact":
-        raise NotExplained(f"{n} words need {2**n} calls of the model, {budget} are allowed.", "Ask for a larger budget, or for fast.")
     else:
         values = {"fast": _fast, "shap": _shap, "lime": _lime, "occlusion": _occlusion}[method](asked, n, budget, seed)
     base, whole = asked.values(np.array([[False] * n, [True] * n]))
     if method == "lime":
-        values, base = values[1:], values[0]
+        base, values = values[0], values[1:]
     return Attribution(np.asarray(values, dtype=np.float64), float(base), float(whole), asked.n_calls)
 
 
+def most_pieces(method: str, budget: int | None = None) -> int:
+    """How many words a method can tell apart with so many calls: fast keeps a quarter of them for what words do together."""
+    allowed = budget or _default(method)
+    most = {"fast": allowed * 3 // 4, "exact": MOST_EXACT, "shap": (allowed - 1) // 2, "lime": allowed // 2, "occlusion": allowed - 2}
+    return max(1, most[method])
+
+
 def pieces(words: Words, *, method: str, budget: int | None = None) -> Words:
-    """The words, joined into runs where there are too many for a budget: half of it is left for what words do together."""
-    allowed = budget or BUDGETS[method]
-    return words.runs(max(1, allowed - 2 if method == "occlusion" else allowed * 3 // 4 - 2))
+    """The words, neighbours joined into runs where there are more than the method can tell apart; "exact" refuses instead."""
+    return words if method == "exact" else words.runs(most_pieces(method, budget))
+
+
+def _default(method: str) -> int:
+    if method not in METHODS:
+        raise NotExplained(f"There is no method {method!r}.", f"Methods: {', '.join(METHODS)}, gradients.")
+    return BUDGETS[method]
 
 
 class _Asked:
@@ -165,17 +173,11 @@ def _fast(asked: _Asked, n: int, budget: int, seed: int) -> np.ndarray:
     seen = _design(n, budget, rng)
     probabilities = asked.probabilities(seen)
     surrogate = _Surrogate(seen, np.log(np.maximum(probabilities, 1e-9)))
-    if n <= MOST_EXACT:
-        everything = _all_subsets(n)
-        values = asked.aim(surrogate(everything))
-        values[_numbers(seen)] = asked.aim(probabilities)
-        return _exact(values, n)
-    return _walked(surrogate, asked, n, rng)
-
-
-def _numbers(masks: np.ndarray) -> np.ndarray:
-    """The row of each mask in _all_subsets."""
-    return masks @ (1 << np.arange(masks.shape[1] - 1, -1, -1))
+    if n > MOST_EXACT:
+        return _walked(surrogate, asked, n, rng)
+    values = asked.aim(surrogate(_all_subsets(n)))
+    values[seen @ (1 << np.arange(n - 1, -1, -1))] = asked.aim(probabilities)
+    return _exact(values, n)
 
 
 def _design(n: int, budget: int, rng: np.random.Generator) -> np.ndarray:
@@ -189,7 +191,7 @@ def _design(n: int, budget: int, rng: np.random.Generator) -> np.ndarray:
 
     for row in (np.ones(n, dtype=bool), np.zeros(n, dtype=bool), *~np.eye(n, dtype=bool)):
         add(row)
-    if budget >= 4 * n:
+    if budget >= 2.5 * n:
         for row in np.eye(n, dtype=bool):
             add(row)
     while len(rows) < min(budget, 2**n):
@@ -241,10 +243,9 @@ def _walked(surrogate: _Surrogate, asked: _Asked, n: int, rng: np.random.Generat
 
 
 def _occlusion(asked: _Asked, n: int, _budget: int, _seed: int) -> np.ndarray:
-    """The score less that without a word (Li, Monroe and Jurafsky 2016, arXiv:1612.08220), scaled to add up; left as they are where they sum to
-    next to nothing."""
-    values = asked.values(np.concatenate([np.ones((1, n), dtype=bool), ~np.eye(n, dtype=bool), np.zeros((1, n), dtype=bool)]))
-    return values[0] - values[1 : n + 1]
+    """The score less that without the word (Li, Monroe and Jurafsky 2016, arXiv:1612.08220). Does not add up to the score."""
+    values = asked.values(np.concatenate([np.ones((1, n), dtype=bool), ~np.eye(n, dtype=bool)]))
+    return values[0] - values[1:]
 
 
 def _shap(asked: _Asked, n: int, budget: int, seed: int) -> np.ndarray:
@@ -254,23 +255,23 @@ def _shap(asked: _Asked, n: int, budget: int, seed: int) -> np.ndarray:
     def masker(mask: np.ndarray, x: np.ndarray) -> np.ndarray:
         return np.where(mask, x, False)[None, :]
 
-    model = lambda rows: asked.values(np.asarray(rows, dtype=bool).reshape(-1, n))
+    def model(rows: np.ndarray) -> np.ndarray:
+        return asked.values(np.asarray(rows, dtype=bool).reshape(-1, n))
+
     explainer = shap.explainers.Permutation(model, masker, seed=seed)
-    found = explainer(np.ones((1, n), dtype=bool), max_evals=max(budget, 2 * n + 1), silent=True)
+    found = explainer(np.ones((1, n), dtype=bool), max_evals=budget, silent=True)
     return np.asarray(found.values[0], dtype=np.float64)
 
 
 def _lime(asked: _Asked, n: int, budget: int, seed: int) -> np.ndarray:
-    """(1 + words,) intercept and coefficients of a ridge regression on random subsets weighted by likeness to the text (Ribeiro et al. 2016,
-    arXiv:1602.04938): cosine distance, kernel width 25 % as in the authors' package, whose last release is of 2020."""
+    """(1 + words,) intercept and coefficients of a ridge regression on random subsets, weighted by likeness to the text (Ribeiro et al.
+    2016, arXiv:1602.04938): cosine distance, kernel width 0.25 as in the authors' package, whose last release is of 2020."""
     from sklearn.linear_model import Ridge
 
     rng = np.random.default_rng(seed)
-    sizes = rng.integers(1, n + 1, size=budget - 2)
-    masks = np.ones((budget - 2, n), dtype=bool)
-    for row, gone in zip(masks, sizes, strict=True):
-        row[rng.choice(n, gone, replace=False)] = False
-    masks = np.concatenate([np.ones((1, n), dtype=bool), masks, np.zeros((1, n), dtype=bool)])
+    masks = np.ones((budget - 1, n), dtype=bool)
+    for row in masks[1:]:
+        row[rng.choice(n, rng.integers(1, n + 1), replace=False)] = False
     distance = 1 - np.sqrt(masks.mean(axis=1))
     weight = np.sqrt(np.exp(-(distance**2) / 0.25**2))
     ridge = Ridge(alpha=1.0).fit(masks.astype(float), asked.values(masks), sample_weight=weight)

@@ -7,6 +7,7 @@ Knows nothing of models; a text comes cleaned (text.clean) and every span is a p
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Words:
         if n <= most:
             return self
         edges = [round(i * n / most) for i in range(most + 1)]
-        joined = tuple((self.spans[a][0], self.spans[b - 1][1]) for a, b in zip(edges, edges[1:], strict=False))
+        joined = tuple((self.spans[a][0], self.spans[b - 1][1]) for a, b in itertools.pairwise(edges))
         return Words(self.text, joined)
 
 
