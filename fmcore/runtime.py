@@ -1,4 +1,4 @@
-"""The one runtime of a process: settings, store, runs, registry and engine, made once and shared by pages, API and jobs.
+"""The one runtime of a process: settings, store, runs, registry, engine and explanations, made once and shared by pages, API and jobs.
 
 It hangs on a synthetic module in sys.modules, because Streamlit's hot reload drops every local module and a module global with it.
 Importing this loads no model library; never draws, never schedules.
@@ -16,6 +16,7 @@ from typing import Any
 
 from fmcore import clock
 from fmcore.config import Settings
+from fmcore.explain.asking import Explain
 from fmcore.models.registry import Registry
 from fmcore.nouns import Job
 from fmcore.runs import Runs
@@ -35,6 +36,7 @@ class Runtime:
     runs: Runs
     registry: Registry
     engine: Engine
+    explain: Explain
     started_at: dt.datetime
     probes: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -52,24 +54,27 @@ def start(settings: Settings, jobs: Mapping[str, Job]) -> Runtime:
             one_blas_thread()
             store = Store(settings.home)
             registry = Registry(store)
+            engine = Engine(registry)
             holder.runtime = Runtime(
                 settings=settings,
                 store=store,
                 jobs=jobs,
                 runs=Runs(store, jobs),
                 registry=registry,
-                engine=Engine(registry),
+                engine=engine,
+                explain=Explain(engine, store, settings.home),
                 started_at=clock.now(),
             )
         return holder.runtime
 
 
 def stop() -> None:
-    """Let the runtime go: the engine answers what it has accepted, then the store closes. Safe to repeat."""
+    """Let the runtime go: explanations end, the engine answers what it has accepted, then the store closes. Safe to repeat."""
     holder = _holder()
     with holder.lock:
         runtime, holder.runtime = holder.runtime, None
         if runtime is not None:
+            runtime.explain.close()
             runtime.engine.close()
             runtime.store.close()
 

@@ -81,10 +81,11 @@ class Classifier:
     heldout_scores: np.ndarray | None = None
     lexical: Lexical | None = None
     lexical_weight: float = 0.0
+    reader: Callable[[str], int] | None = None
 
-    def with_embedder(self, embed: Embed, *, version: str | None = None) -> Classifier:
-        """The same classifier with something to embed texts by."""
-        return replace(self, embedder=embed, version=version or self.version)
+    def with_embedder(self, embed: Embed, *, version: str | None = None, reader: Callable[[str], int] | None = None) -> Classifier:
+        """The same classifier with something to embed texts by; reader says how many characters of a text that looks at."""
+        return replace(self, embedder=embed, version=version or self.version, reader=reader)
 
     def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """(embeddings, truncated flags) of texts as they come; unsafe characters are replaced."""
@@ -99,6 +100,10 @@ class Classifier:
         embeddings, truncated = self.embed(texts)
         wordless = np.array([not any(c.isalnum() for c in text.clean(t)[0]) for t in texts])
         return self.decide(embeddings, lexical=self.lexical_scores(texts), truncated=truncated, wordless=wordless)
+
+    def read_to(self, cleaned: str) -> int:
+        """How many characters of a cleaned text an answer rests on: what the encoder reads, all of it where words stand beside that."""
+        return len(cleaned) if self.reader is None or self.lexical is not None else self.reader(cleaned)
 
     def lexical_scores(self, texts: Sequence[str]) -> np.ndarray | None:
         """The lexical scores of texts; None for a classifier without that part."""
@@ -185,7 +190,7 @@ class Classifier:
             raise _unreadable(folder, problem) from problem
         if encoder.dim != model.reference.embeddings.shape[1]:
             raise _unreadable(folder, f"its encoder gives {encoder.dim} numbers a text, its head was fitted on others")
-        return model.with_embedder(encoder.embed)
+        return model.with_embedder(encoder.embed, reader=encoder.read_to)
 
     @classmethod
     def load_without_encoder(cls, folder: Path, *, version: str) -> Classifier:

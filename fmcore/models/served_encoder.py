@@ -62,6 +62,11 @@ class ServedEncoder:
         """The embeddings alone, as Encoder.encode gives them; the batch size is fixed when the encoder is made."""
         return self.embed(texts, progress=progress)[0]
 
+    def read_to(self, text: str) -> int:
+        """How many characters of a cleaned text the model reads: all, or up to the last token that fits."""
+        found = self.tokenizer.encode(text)
+        return max((end for _, end in found.offsets), default=0) if found.overflowing else len(text)
+
     def _feed(self, ids: list[list[int]]) -> dict[str, np.ndarray]:
         """Padding is id 0 under an attention mask of 0, so which id it is does not matter."""
         longest = max(len(row) for row in ids)

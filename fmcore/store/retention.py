@@ -16,6 +16,7 @@ AGE_COLUMN = {
     "outbox": "created_at",
     "bundles": "made_at",
     "deliveries": "tried_at",
+    "explanations": "noted_at",
 }
 """The tables that may be pruned, and the column that says how old a row is. Runs, models and the audit are kept for good."""
 NEWEST_STAYS = {"source_checks": "source"}
