@@ -1,0 +1,228 @@
+"""One text, a view of the Explain page: why the model said so, whether to believe it, what would change its answer, what it learnt from.
+
+Draws what desk.explain answers. The text lives in this session only, until somebody sends it for review: that is said beside the button.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from fmcore.data import catalogue
+from fmcore.explain.answering import Answer
+from fmcore.explain.asking import Question
+from fmcore.nouns import FMError, Prediction
+from fmcore.tasks import TASKS
+from fmcore.text import MAX_CHARS, clean
+from pages import answers, explain_changes, explain_known, figures, ui, why
+from pages import explain_charts as charts
+
+OWN = "the model's answer"
+"""The target where nobody chose one."""
+TOP = 5
+N_EXAMPLES = 5
+
+METHODS = {
+    "fast": ("a surrogate learnt from a few dozen masked texts; its Shapley values add up", (20, 40, 80, 160)),
+    "exact": ("every subset of the words: the yardstick, for texts of up to 10 words", (1024,)),
+    "shap": ("random orders of the words, walked both ways; steady from some hundred texts on", (50, 100, 200, 500)),
+    "lime": ("a line fitted to random subsets near the text; does not have to add up", (100, 200, 500)),
+    "gradients": ("the slope of the PyTorch model from an empty text to this one; its steps count, not its texts", (16, 32, 64)),
+    "occlusion": ("each word left out once; quick, but blind to words that do the same job", (40, 80, 160)),
+}
+"""Method -> what it does and where it is weak, in a sentence; the budgets that can be chosen."""
+USUAL = {"fast": 40, "exact": 1024, "shap": 100, "lime": 200, "gradients": 32, "occlusion": 40}
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """How the text is explained: method, the texts it may ask for, and the target (None: the model's answer)."""
+
+    method: str
+    budget: int
+    target: str | None
+
+
+def draw(desk: Any, task: str, version: str) -> None:
+    """The text box, and below it everything about the text that was asked last."""
+    asked_version = None if (live := desk.registry.champion(task)) and live.version == version else version
+    choice = _ask_card(desk, task, version)
+    text = st.session_state.get("explain_asked")
+    if text is None:
+        words = "Type one, or pick an example above. It stays in this browser session."
+        ui.empty("Which answer shall be explained?", words, icon=":material/troubleshoot:")
+        return
+    if st.session_state.get("explain_cut"):
+        st.warning(f"The text was longer than {MAX_CHARS:,} characters; its beginning is explained.", icon=":material/content_cut:")
+    question = Question(
+        task=task, text=text, version=asked_version, method=choice.method, budget=choice.budget, target=choice.target,
+        parts=("explanation", "trust"),
+    )  # fmt: skip
+    answer = _explained(desk, question)
+    if answer is None:
+        return
+    _trusted(answer)
+    for part in (explain_changes.flips, explain_changes.compare, explain_known.draw):
+        with ui.guarded():
+            part(desk, question, answer)
+
+
+# ---------------------------------------------------------------- asking
+
+
+def _ask_card(desk: Any, task: str, version: str) -> _Choice:
+    """Text, examples, and how it is explained."""
+    if "explain_text" not in st.session_state:  # a box that was not on the page for a while has forgotten its text
+        st.session_state["explain_text"] = st.session_state.get("explain_asked", "")
+    with st.container(border=True):
+        with st.form("explain_form", border=False):
+            hint = "A message, a headline, an article"
+            st.text_area("Text", key="explain_text", height=96, placeholder=hint, label_visibility="collapsed")
+            with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+                ui.note("The text stays in this browser session.")
+                st.form_submit_button("Explain", type="primary", icon=":material/troubleshoot:", on_click=_asked)
+        examples = _examples(desk.registry.get(task, version).dataset)
+        if examples:
+            st.pills(
+                "Examples", list(examples), key=f"explain_example_{task}", on_change=_picked, args=(task,), format_func=_shortened,
+                label_visibility="collapsed",
+            )  # fmt: skip
+        return _choice(task)
+
+
+def _choice(task: str) -> _Choice:
+    """Method, budget and target, with a sentence on what they cost."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        method = st.selectbox("Method", list(METHODS), key="explain_method", format_func=why.METHODS.get, width=210)
+        said, budgets = METHODS[method]
+        unit = "Steps" if method == "gradients" else "Texts it may ask the model for"
+        budget = st.selectbox(
+            unit, budgets, index=budgets.index(USUAL[method]), key=f"explain_budget_{method}", format_func="{:,}".format, width=210,
+            disabled=len(budgets) == 1,
+        )  # fmt: skip
+        options = [OWN, *_targets(task)]
+        target = st.selectbox("Explained is", options, key=f"explain_target_{task}", format_func=_target_name, width=240)
+    ui.note(f"{ui.esc(why.METHODS[method])}: {ui.esc(said)}.")
+    return _Choice(method, int(budget), None if target not in options or target == OWN else target)
+
+
+def _targets(task: str) -> list[str]:
+    """What can be explained instead of the model's answer: the net score where the task has one, and the likeliest labels."""
+    seen: Prediction | None = st.session_state.get("explain_seen", {}).get(task)
+    labels = list(seen.scores)[:TOP] if seen else list(TASKS[task].labels)
+    return (["net"] if set(TASKS[task].labels) >= {"positive", "negative"} else []) + labels
+
+
+def _target_name(target: str) -> str:
+    if target == "net":
+        return "net score: positive less negative"
+    return target if target == OWN else figures.label(target)
+
+
+def _shortened(text: str) -> str:
+    return ui.esc(ui.short(text, 46))
+
+
+def _asked() -> None:
+    """Explain: the box's text becomes the question."""
+    _ask(st.session_state.get("explain_text", ""))
+
+
+def _picked(task: str) -> None:
+    """An example chip: its text goes into the box and is asked."""
+    if example := st.session_state.get(f"explain_example_{task}"):
+        st.session_state["explain_text"] = example
+        _ask(example)
+
+
+def _ask(raw: str) -> None:
+    text, cut = clean(raw)
+    st.session_state.update(explain_asked=text.strip(), explain_cut=cut)
+
+
+@st.cache_data(show_spinner=False, ttl=600)
+def _examples(dataset: str) -> tuple[str, ...]:
+    """A few held-out rows of different labels and lengths; none where the data set is not here."""
+    try:
+        test = catalogue.load(dataset).test
+    except FMError:
+        return ()
+    fit = test[test["text"].str.len().between(25, 140)]
+    inside = fit[fit["label"] != catalogue.OOS]
+    one_each = inside.drop_duplicates("label")
+    rows = one_each if len(one_each) >= N_EXAMPLES else inside.groupby("label").head(2)
+    return tuple(rows.iloc[:: max(1, len(rows) // N_EXAMPLES)]["text"].head(N_EXAMPLES))
+
+
+# ---------------------------------------------------------------- the answer
+
+
+def _explained(desk: Any, question: Question) -> Answer | None:
+    """The words in reading order and the strongest ones."""
+    left, right = ui.split(2, 1)
+    with left:
+        place = st.container()
+        answer = why.answered(desk, question, key="explain-one", doing="Asking the model")
+        with place:
+            _heading(desk, answer)
+        if answer is not None:
+            why.sentence(answer)
+            why.words(answer.explanation, question.text, key="explain-one")
+            if answer.explanation.tokens:
+                alt = f"Every word in reading order. {charts.in_words(answer.explanation)}"
+                ui.show(charts.reading_strip(answer.explanation), "explain-strip", alt)
+            why.numbers(answer.explanation, key="explain-one")
+            why.facts(answer.explanation, answer.trust)
+    with right:
+        net = answer is not None and answer.explanation.target == "net"
+        ui.card("Strongest words", "points of net score" if net else "points of probability")
+        if answer is not None:
+            why.strongest(answer.explanation, key="explain-one")
+        else:
+            st.markdown("The bars come with the answer.")
+    if answer is not None and answer.prediction is not None:
+        seen = st.session_state.setdefault("explain_seen", {})
+        news = seen.get(question.task) is None or list(seen[question.task].scores)[:TOP] != list(answer.prediction.scores)[:TOP]
+        seen[question.task] = answer.prediction
+        if news:
+            st.rerun()  # the labels that can be chosen as target stand above, and are known only now
+    return answer
+
+
+def _heading(desk: Any, answer: Answer | None) -> None:
+    if answer is None:
+        ui.card("Word by word")
+        return
+    shown = [why.answer_chip(answer.explanation)]
+    if answer.prediction is not None and not answer.prediction.in_scope:
+        shown.append(ui.chip(*answers.verdict(answer.prediction)))
+    shown.append(why.mark(desk, answer.explanation.task, answer.explanation.version))
+    ui.card("Word by word", "", " ".join(part for part in shown if part))
+
+
+def _trusted(answer: Answer) -> None:
+    """The verdict with its checks, and the curves with the agreement of methods."""
+    trust = answer.trust
+    if trust is None:
+        with st.container(border=True):
+            ui.card("Can you trust this?")
+            st.markdown(f"It could not be checked. {ui.esc(answer.missing.get('trust', ''))}")
+        return
+    left, right = ui.split(1, 2)
+    with left, ui.guarded():
+        ui.card("Can you trust this?", "", why.verdict_chip(trust))
+        why.checks(trust)
+    with right, ui.guarded():
+        target = answer.explanation.target
+        what = "net score" if target == "net" else f"probability of “{ui.esc(figures.label(target))}”"
+        if trust.deletion is None and trust.insertion is None:
+            ui.card("Deletion and insertion")
+            st.markdown("Too few words to take away or bring back.")
+        else:
+            ui.card("Deletion and insertion", f"{what} as words go, or come back, the strongest first")
+            ui.show(charts.curves(trust, target), "explain-curves", charts.curves_in_words(trust))
+        if trust.agreement:
+            ui.note("Do other methods rank the words alike? 1 is the same order, 0 is chance")
+            st.table(why.agreement(trust.agreement), border="horizontal", hide_index=True)
