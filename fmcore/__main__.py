@@ -1,4 +1,4 @@
-"""`python -m fmcore data | predict | evaluate | detect`: models and data from a terminal. A contract (design.md section 6).
+"""`python -m fmcore data | predict | evaluate | explain | detect`: models and data from a terminal. A contract (design.md section 6).
 
 Uses the store directly when no server holds it, and the running server's API when one does. Standard output carries the answer only;
 a failure is one line on standard error. Exit codes: 0 done, 1 failed, 2 wrong usage.
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import httpx
 import typer
@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from fmcore import config
 from fmcore.nouns import FMError, Prediction
-from fmcore.text import MAX_CHARS
+from fmcore.text import MAX_CHARS, storable
 
 SUMMARY = "FM Desk's models and data from a terminal."
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=SUMMARY)
@@ -38,8 +38,10 @@ CHUNK = 2048
 MAX_TEXTS_A_CALL = 256
 MAX_CALL_BYTES = 3_000_000
 MAX_NAMED = 10
+EXPLAIN_S = 120.0
 
 TaskOption = Annotated[str, typer.Option("--task", help="A task (its champion), task@version, or a data set that a model was trained on.")]
+Method = Literal["fast", "exact", "shap", "lime", "occlusion", "ig", "gradients"]
 InputOption = Annotated[Path, typer.Option("--input", help="CSV with a column text (and label, for evaluate).")]
 
 
@@ -180,6 +182,27 @@ def evaluate(input_path: InputOption, task: TaskOption = "intent") -> None:
 
 
 @app.command()
+def explain(
+    text: Annotated[str, typer.Option("--text", help="The message.")],
+    task: TaskOption = "intent",
+    version: Annotated[str | None, typer.Option(help="A version instead of the champion.")] = None,
+    method: Annotated[Method, typer.Option(help="How; ig is gradients.")] = "fast",
+    budget: Annotated[int | None, typer.Option(help="Texts the model may be asked for (default: by method).", min=8, max=2000)] = None,
+    target: Annotated[str | None, typer.Option(help="A label, or net for sentiment; left out: the model's own answer.")] = None,
+    trust: Annotated[bool, typer.Option("--trust/--no-trust", help="Measure whether to believe it.")] = True,
+    flips: Annotated[bool, typer.Option("--flips", help="Look for the fewest edits that change the answer.")] = False,
+) -> None:
+    """Why a model answers as it does: what each word adds to the score, as one JSON object. base_value + sum(values) = score."""
+    with _in_words(), _models() as models:
+        meant = models.resolve(f"{task}@{version}" if version else task)
+        asked = {
+            "task": meant["task"], "text": storable(text), "version": meant["version"], "method": method, "budget": budget,
+            "target": target, "trust": trust, "flips": flips,
+        }  # fmt: skip
+        print(json.dumps(models.explain(asked), ensure_ascii=False))
+
+
+@app.command()
 def detect(
     input_path: Annotated[Path, typer.Option("--input", help="CSV with the columns timestamp and value; others are kept.")],
     output_path: Annotated[Path, typer.Option("--output", help="CSV to write: the same rows and expected,anomaly_score,is_anomaly.")],
@@ -231,7 +254,7 @@ class Here:
         from fmcore.serving.engine import Engine, one_blas_thread
 
         one_blas_thread()
-        self._registry = Registry(store)
+        self._store, self._registry = store, Registry(store)
         self._engine = Engine(self._registry)
 
     def resolve(self, name: str) -> dict[str, str]:
@@ -243,6 +266,14 @@ class Here:
 
     def predict(self, task: str, version: str, texts: Sequence[str]) -> list[Prediction]:
         return self._engine.predict(task, texts, version=version, source="command line")
+
+    def explain(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        from fmcore.explain.asking import Explain, Question, told
+
+        parts = [part for part in ("trust", "flips") if asked[part]]
+        question = Question(**{name: asked[name] for name in asked if name not in ("trust", "flips")}, parts=parts)
+        with contextlib.closing(Explain(self._engine, self._store, self._store.home)) as explaining:
+            return told(explaining.answer(question, timeout_s=EXPLAIN_S, who="command line"))
 
     def close(self) -> None:
         self._engine.close()
@@ -266,6 +297,9 @@ class There:
             found = self._ask("POST", "/api/predict", json={"task": task, "version": version, "texts": part})["predictions"]
             answers += [Prediction(**{**p, "candidates": tuple(p["candidates"])}) for p in found]
         return answers
+
+    def explain(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        return self._ask("POST", "/api/explain", json=asked)
 
     def close(self) -> None:
         self._server.close()

@@ -21,8 +21,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from fmcore import api_news, clock, config, runtime
+from fmcore import api_explain, api_news, clock, config, runtime
 from fmcore.data import catalogue, sources
+from fmcore.explain import asking, reviews
+from fmcore.explain.attributions import NotExplained
 from fmcore.models import registry
 from fmcore.models.card import card_markdown
 from fmcore.nouns import FMError, ModelVersion, Prediction
@@ -35,7 +37,7 @@ from fmcore.serving.engine import Refused
 from fmcore.serving.replies import best_replies
 from fmcore.store.store import StoreError
 from fmcore.tasks import TASKS, UnknownTask, task
-from fmcore.text import clean
+from fmcore.text import clean, storable
 
 MAX_TEXTS = 256
 MAX_ROWS = 20_000
@@ -52,12 +54,25 @@ STATUS = (
             *alerts.UNKNOWN,
             channels.UnknownChannel,
             sources.UnknownSource,
+            reviews.UnknownReview,
         ),
         404,
     ),
-    ((AlreadyQueued, RunNotPossible, registry.NotPossible, registry.Tampered, alerts.NotPossible, notify.NotPossible, sources.NotOn), 409),
-    ((BadParams, assess.WrongLabels, *alerts.BAD, *backtest.BAD, channels.BadChannel, sources.SourceError), 422),
-    ((Overloaded, Stopping, Refused, StoreError), 503),
+    (
+        (
+            AlreadyQueued, RunNotPossible, registry.NotPossible, registry.Tampered, alerts.NotPossible, notify.NotPossible, sources.NotOn,
+            reviews.NotOpen,
+        ),
+        409,
+    ),
+    (
+        (
+            BadParams, assess.WrongLabels, *alerts.BAD, *backtest.BAD, channels.BadChannel, sources.SourceError, asking.BadQuestion,
+            NotExplained, reviews.BadReview,
+        ),
+        422,
+    ),
+    ((Overloaded, Stopping, Refused, StoreError, asking.TookTooLong), 503),
 )
 
 
@@ -65,14 +80,9 @@ class Starting(FMError):
     """The desk is not up yet, or is going down."""
 
 
-def _storable(value: Any) -> Any:
-    """A text that can be encoded: JSON may carry half a surrogate pair. Its length and everything else stay as they came."""
-    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
-
-
-Text = Annotated[str, BeforeValidator(_storable), Field(max_length=MAX_CHARS)]
-Name = Annotated[str, BeforeValidator(_storable), Field(max_length=120)]
-Reason = Annotated[str, BeforeValidator(_storable), Field(min_length=1, max_length=500, description="Why; kept with the change.")]
+Text = Annotated[str, BeforeValidator(storable), Field(max_length=MAX_CHARS)]
+Name = Annotated[str, BeforeValidator(storable), Field(max_length=120)]
+Reason = Annotated[str, BeforeValidator(storable), Field(min_length=1, max_length=500, description="Why; kept with the change.")]
 
 
 class _Body(BaseModel):
@@ -92,7 +102,7 @@ class ReplyBody(_Body):
 
 class Row(_Body):
     text: Text
-    label: Annotated[str, BeforeValidator(_storable), Field(max_length=200)]
+    label: Annotated[str, BeforeValidator(storable), Field(max_length=200)]
 
 
 class EvaluateBody(_Body):
@@ -126,6 +136,7 @@ def _token() -> str | None:
 
 api.add_middleware(access.Gatekeeper, token=_token, hosts=_hosts)
 api.include_router(api_news.router)
+api.include_router(api_explain.router)
 api.mount("/docs/assets", StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)), name="docs assets")
 
 
@@ -367,7 +378,7 @@ def _plain(value: Any) -> Any:
 @api.exception_handler(FMError)
 def _refused(_request: Request, error: FMError) -> JSONResponse:
     status = next((code for kinds, code in STATUS if isinstance(error, kinds)), 503 if isinstance(error, Starting) else 400)
-    return JSONResponse({"error": _storable(error.message), "hint": _storable(error.hint)}, status_code=status)
+    return JSONResponse({"error": storable(error.message), "hint": storable(error.hint)}, status_code=status)
 
 
 @api.exception_handler(RequestValidationError)

@@ -32,6 +32,11 @@ def clean(text: object, *, limit: int = MAX_CHARS) -> tuple[str, bool]:
     return unicodedata.normalize("NFC", _CONTROL.sub(" ", raw)), truncated
 
 
+def storable(value: object) -> object:
+    """A string that can be encoded: JSON may carry half a surrogate pair. Its length and everything else stay as they came."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+
+
 def text_hash(text: str) -> str:
     """64-bit hex digest of a text's UTF-8 bytes: the key under which results are cached and logged without the text."""
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fmcore import tasks
 from fmcore.explain import attributions
@@ -19,7 +19,7 @@ from fmcore.explain.answering import NET, PARTS, Answer, Asked, Making, Model, N
 from fmcore.explain.kept import Content, Kept, Place
 from fmcore.explain.tickets import PATIENCE_S, Line, Step, Ticket, TookTooLong
 from fmcore.models.registry import NotPossible, Tampered
-from fmcore.nouns import FMError
+from fmcore.nouns import Explanation, FMError, Trust
 from fmcore.serving.engine import Engine, Refused
 from fmcore.store.store import Store
 from fmcore.text import MAX_CHARS, clean
@@ -27,7 +27,7 @@ from fmcore.text import MAX_CHARS, clean
 if TYPE_CHECKING:
     from fmcore.models.classifier import Classifier
 
-__all__ = ["METHODS", "NET", "PARTS", "Answer", "BadQuestion", "Explain", "Question", "Ticket", "TookTooLong"]
+__all__ = ["METHODS", "NET", "PARTS", "Answer", "BadQuestion", "Explain", "Question", "Ticket", "TookTooLong", "told"]
 
 METHODS = (*attributions.METHODS, "gradients")
 ALIASES = {"ig": "gradients"}
@@ -157,3 +157,37 @@ class Explain:
         with suppress(NotStored):
             return making.answer()
         return None
+
+
+# --- in JSON
+
+
+def told(answer: Answer) -> dict[str, Any]:
+    """An answer as the API and the command line give it: base_value + sum(values) = score, up to additivity_error.
+
+    label is the model's answer to the text, target what is explained. faithfulness and flips are null where they were not
+    asked for or could not be had; missing says then why.
+    """
+    made, said = answer.explanation, answer.prediction
+    return {
+        **_explained(made), "sentence": answer.sentence, "faithfulness": None if answer.trust is None else _faithfulness(answer.trust),
+        "flips": None if answer.flips is None else [asdict(flip) for flip in answer.flips], "tried": answer.tried,
+        "prediction": {name: getattr(said, name) for name in ("label", "score", "in_scope", "novelty", "threshold", "truncated")},
+        "missing": dict(answer.missing),
+    }  # fmt: skip
+
+
+def _explained(made: Explanation) -> dict[str, Any]:
+    names = ("base_value", "label", "score", "additivity_error", "target", "task", "version", "method", "budget", "n_calls", "n_unread")
+    lists = {"tokens": list(made.tokens), "values": list(made.values), "spans": [list(span) for span in made.spans]}
+    return {**lists, **{name: getattr(made, name) for name in names}, "made_at": made.made_at.isoformat(), "stored": made.stored}
+
+
+def _faithfulness(trust: Trust) -> dict[str, Any]:
+    checks = [{"name": name, "passed": passed, "sentence": said} for name, passed, said in trust.checks]
+    curves = {
+        name: None if curve is None else {"area": curve.area, "random_area": curve.random_area, "low": curve.low, "high": curve.high}
+        for name, curve in (("deletion", trust.deletion), ("insertion", trust.insertion))
+    }
+    names = ("verdict", "comprehensiveness", "sufficiency", "stability", "n_calls")
+    return {**{name: getattr(trust, name) for name in names}, "agreement": dict(trust.agreement), **curves, "checks": checks}
