@@ -124,7 +124,7 @@ class Ticket:
                 rest = until - time.monotonic()
                 if rest <= 0:
                     return False
-                self._line.changed.wait(timeout=min(rest, 1.0))
+                self._line.changed.wait(timeout=min(rest, 1.0, self._line.abandoned_s / 4))  # waiting is looking
         return True
 
     def waits(self, now: float) -> bool:
