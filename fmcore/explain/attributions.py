@@ -7,17 +7,19 @@ surrogate need no further call of the model. Gradients are gradients.py's part.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from fmcore.explain.words import Words
 from fmcore.nouns import FMError
 
-Score = Callable[[Sequence[str]], np.ndarray]
-"""texts -> float (n, labels) probabilities."""
+Score = Callable[[Sequence[Any]], np.ndarray]
+"""texts (or whatever Pieces.keep gives) -> float (n, labels) probabilities."""
 Progress = Callable[[float], None]
 """Called with the fraction done between batches; may raise to stop."""
 
@@ -40,6 +42,14 @@ class NotExplained(FMError):
     """A method that cannot explain this text."""
 
 
+class Pieces(Protocol):
+    """What may be there or not: the Words of a text, the items of a history."""
+
+    def __len__(self) -> int: ...
+
+    def keep(self, kept: Sequence[bool]) -> Any: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """values (words,) float64; base_value + values.sum() = score but for what the method itself leaves open (LIME, a stopped sampling)."""
@@ -57,15 +67,18 @@ class Attribution:
 
 def attribute(
     score: Score,
-    words: Words,
+    words: Pieces,
     *,
     target: np.ndarray,
     method: str = "fast",
     budget: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    probabilities: bool = True,
 ) -> Attribution:
     """What each of `words` adds to target @ probabilities. target: float (labels,), 1 at the label that is explained.
+
+    probabilities=False: the scores are any numbers, which fast then learns as they are.
 
     Deterministic under a seed. fast, exact and shap add up to the score by construction; lime and occlusion leave a gap, which
     `additivity_error` says. Raises NotExplained for an unknown method, or more words than the method or its budget allows (see `pieces`).
@@ -83,7 +96,8 @@ def attribute(
     if listed and method in ("fast", "exact"):
         values = _exact(asked.values(_all_subsets(n)), n)
     else:
-        values = {"fast": _fast, "shap": _shap, "lime": _lime, "occlusion": _occlusion}[method](asked, n, budget, seed)
+        methods = {"fast": functools.partial(_fast, probabilities=probabilities), "shap": _shap, "lime": _lime, "occlusion": _occlusion}
+        values = methods[method](asked, n, budget, seed)
     base, whole = asked.values(np.array([[False] * n, [True] * n]))
     if method == "lime":
         base, values = values[0], values[1:]
@@ -109,9 +123,9 @@ def _default(method: str) -> int:
 
 
 class _Asked:
-    """The model as a function of which words are there; a subset is asked for once."""
+    """The model as a function of which words are there; a subset is asked for once. Its answers are called probabilities always."""
 
-    def __init__(self, score: Score, words: Words, target: np.ndarray, *, total: int, progress: Progress | None):
+    def __init__(self, score: Score, words: Pieces, target: np.ndarray, *, total: int, progress: Progress | None):
         self._score, self._words, self._target, self._total, self._progress = score, words, target, total, progress
         self._known: dict[bytes, np.ndarray] = {}
 
@@ -163,7 +177,7 @@ def _exact(values: np.ndarray, n: int) -> np.ndarray:
 # --- fast: the Shapley values of a surrogate
 
 
-def _fast(asked: _Asked, n: int, budget: int, seed: int) -> np.ndarray:
+def _fast(asked: _Asked, n: int, budget: int, seed: int, *, probabilities: bool) -> np.ndarray:
     """Shapley values of a Gaussian process posterior mean on log-probabilities; observed subsets keep their observed values.
 
     In log-probabilities a word's effects come nearer to adding up than in probabilities, and all labels share one kernel, so that the
@@ -171,12 +185,12 @@ def _fast(asked: _Asked, n: int, budget: int, seed: int) -> np.ndarray:
     """
     rng = np.random.default_rng(seed)
     seen = _design(n, budget, rng)
-    probabilities = asked.probabilities(seen)
-    surrogate = _Surrogate(seen, np.log(np.maximum(probabilities, 1e-9)))
+    answers = asked.probabilities(seen)
+    surrogate = _Surrogate(seen, np.log(np.maximum(answers, 1e-9)), _softmax) if probabilities else _Surrogate(seen, answers, _as_it_is)
     if n > MOST_EXACT:
         return _walked(surrogate, asked, n, rng)
     values = asked.aim(surrogate(_all_subsets(n)))
-    values[seen @ (1 << np.arange(n - 1, -1, -1))] = asked.aim(probabilities)
+    values[seen @ (1 << np.arange(n - 1, -1, -1))] = asked.aim(answers)
     return _exact(values, n)
 
 
@@ -203,23 +217,30 @@ def _design(n: int, budget: int, rng: np.random.Generator) -> np.ndarray:
 
 
 class _Surrogate:
-    """masks -> probabilities (n, labels): the posterior mean of a Gaussian process with kernel exp(-Hamming / LENGTH_SCALE) + LINEAR times
-    the mean product of signs (Rasmussen and Williams 2006, 2.2), through a softmax."""
+    """masks -> answers (n, labels): the posterior mean of a Gaussian process with kernel exp(-Hamming / LENGTH_SCALE) + LINEAR times the
+    mean product of signs (Rasmussen and Williams 2006, 2.2), through `link`."""
 
-    def __init__(self, masks: np.ndarray, logs: np.ndarray):
-        self._signs = np.where(masks, 1.0, -1.0)
-        self._mean = logs.mean(axis=0)
-        self._weights = np.linalg.solve(self._kernel(self._signs) + JITTER * np.eye(len(masks)), logs - self._mean)
+    def __init__(self, masks: np.ndarray, outputs: np.ndarray, link: Callable[[np.ndarray], np.ndarray]):
+        self._signs, self._link = np.where(masks, 1.0, -1.0), link
+        self._mean = outputs.mean(axis=0)
+        self._weights = np.linalg.solve(self._kernel(self._signs) + JITTER * np.eye(len(masks)), outputs - self._mean)
 
     def __call__(self, masks: np.ndarray) -> np.ndarray:
-        logs = self._kernel(np.where(masks, 1.0, -1.0)) @ self._weights + self._mean
-        exponents = np.exp(logs - logs.max(axis=1, keepdims=True))
-        return exponents / exponents.sum(axis=1, keepdims=True)
+        return self._link(self._kernel(np.where(masks, 1.0, -1.0)) @ self._weights + self._mean)
 
     def _kernel(self, signs: np.ndarray) -> np.ndarray:
         product = signs @ self._signs.T
         n = signs.shape[1]
         return np.exp((product - n) / (2 * LENGTH_SCALE)) + LINEAR * product / n
+
+
+def _softmax(logs: np.ndarray) -> np.ndarray:
+    exponents = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)
+
+
+def _as_it_is(outputs: np.ndarray) -> np.ndarray:
+    return outputs
 
 
 def _walked(surrogate: _Surrogate, asked: _Asked, n: int, rng: np.random.Generator) -> np.ndarray:
