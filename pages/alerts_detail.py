@@ -19,6 +19,7 @@ from fmcore.sentiment import alerts
 from pages import alert_charts, ui
 from pages import sentiment_charts as charts
 from pages import sentiment_data as data
+from pages import sentiment_stories as stories
 
 STATES = {
     "firing": ("New", "blue", ":material/fiber_manual_record:"),
@@ -61,7 +62,7 @@ def draw(desk: Any, at: data.Stamp, alert: Alert, together: tuple[Alert, ...]) -
         with ui.guarded():
             _chart(desk, at, alert, rule)
     if why:
-        _stories(why)
+        _stories(desk, alert.id, why)
     _timeline(desk, alert)
     if st.session_state.get("alerts_silence") == alert.id:
         _silence_dialog(desk, alert, rule)
@@ -302,19 +303,34 @@ def filters_of(alert: Alert, *, start: dt.datetime, end: dt.datetime) -> Filters
     return Filters(start=start, end=end)
 
 
-def _stories(why: Mapping[str, Any]) -> None:
+def _stories(desk: Any, alert_id: str, why: Mapping[str, Any]) -> None:
+    """The stories with their part of the alert; why the model read one as it did opens under it."""
     top = why.get("top") or []
     if not top:
         return
     ui.card("Stories that speak for it", "largest first")
     of_index = why["unit"] == "index"
+    opened: set[str] = st.session_state.setdefault("alerts_opened", set())
     for story in top[:5]:
-        when = ui.local(dt.datetime.fromisoformat(story["published_at"]))
+        key, published_at = f"{alert_id}-{story['document_id']}", dt.datetime.fromisoformat(story["published_at"])
+        when = ui.local(published_at)
         copies = f" · +{story['n_articles'] - 1:,} copies" if story["n_articles"] > 1 else ""
         part = f"{ui.signed(story['part'], 2)} of the {'index' if of_index else 'excess'}"
         about = " · ".join(filter(None, [" ".join(story["tickers"][:4]), story["topic"]]))
         facts = " · ".join([part, ui.esc(story["source"]), ui.esc(when) + copies, ui.esc(about), ui.link(story["url"]) or "no link"])
-        st.markdown(f"**{ui.esc(ui.short(story['title'], 160)) or 'No title'}**  \n:small[:gray[{facts}]]")
+        with st.container(horizontal=True, vertical_alignment="center", gap="small", wrap=False):
+            st.markdown(f"**{ui.esc(ui.short(story['title'], 160)) or 'No title'}**  \n:small[:gray[{facts}]]", width="stretch")
+            st.button(
+                "Why?", key=f"why-{key}", type="tertiary", icon=":material/expand_less:" if key in opened else ":material/expand_more:",
+                on_click=_toggle, args=(key,), help="The words that drove the story's score",
+            )  # fmt: skip
+        if key in opened:
+            with st.container(border=True, gap="xsmall"):
+                stories.explain(desk, story["document_id"], published_at=published_at, title=story["title"], key=f"words-{key}")
+
+
+def _toggle(key: str) -> None:
+    st.session_state.setdefault("alerts_opened", set()).symmetric_difference_update({key})
 
 
 def _timeline(desk: Any, alert: Alert) -> None:

@@ -18,7 +18,7 @@ from fmcore.data import catalogue
 from fmcore.nouns import FMError, ModelVersion, Prediction
 from fmcore.serving import replies
 from fmcore.text import MAX_CHARS, clean
-from pages import answers, figures, intent_batch, intent_teach, live, ui
+from pages import answers, figures, intent_batch, intent_teach, live, ui, why
 
 TASK = "intent"
 TOP = 5
@@ -128,6 +128,7 @@ def _one_message(desk: Any, chosen: ModelVersion, other: ModelVersion | None) ->
         for cell, (version, prediction, took), series in zip(ui.split(1, 1), found, (0, 1), strict=True):
             with cell:
                 _answer_card(desk, version, prediction, took, series)
+        _whys(desk, message, [version for version, _, _ in found])
         left, right = ui.split(2, 1)
         with right:
             _agreement(found[0][1], found[1][1])
@@ -138,6 +139,7 @@ def _one_message(desk: Any, chosen: ModelVersion, other: ModelVersion | None) ->
             _answer_card(desk, version, prediction, took, 0)
         with right:
             _certainty(version, prediction)
+        _whys(desk, message, [version])
         left = st.container(border=True)
     with left:
         _reply(desk, message, found[0][1])
@@ -183,7 +185,7 @@ def _picked() -> None:
 
 def _ask(raw: str) -> None:
     message, cut = clean(raw)
-    st.session_state.update(intent_asked=message.strip(), intent_cut=cut, intent_answers={}, intent_reply=0)
+    st.session_state.update(intent_asked=message.strip(), intent_cut=cut, intent_answers={}, intent_reply=0, intent_why=set())
 
 
 @st.cache_data(show_spinner=False, ttl=600)
@@ -238,6 +240,23 @@ def _answer_card(desk: Any, version: ModelVersion, prediction: Prediction, took:
     ui.note(ui.esc(prediction.reason.replace(" -", " −")) + dotted)
     if prediction.truncated:
         ui.note("The model read the beginning only: the message is longer than it can take in.")
+    opened = version.version in st.session_state.get("intent_why", ())
+    icon = ":material/expand_less:" if opened else ":material/expand_more:"
+    st.button("Why?", key=f"intent-why-{series}", type="tertiary", icon=icon, on_click=_toggle_why, args=(version.version,))
+
+
+def _toggle_why(version: str) -> None:
+    st.session_state.setdefault("intent_why", set()).symmetric_difference_update({version})
+
+
+def _whys(desk: Any, message: str, versions: list[ModelVersion]) -> None:
+    """Why each version said what it said, for those of which it was asked: under their answers, side by side where both were asked."""
+    opened = [version.version for version in versions if version.version in st.session_state.get("intent_why", ())]
+    cells = ui.split(1, 1) if len(opened) == 2 else [st.container(border=True) for _ in opened]
+    for cell, version in zip(cells, opened, strict=True):
+        with cell, ui.guarded():
+            ui.card("Why?", ui.esc(version))
+            why.draw(desk, TASK, message, version=version, key=f"intent-{version}", compact=len(opened) == 2)
 
 
 def _certainty(version: ModelVersion, prediction: Prediction) -> None:

@@ -16,7 +16,7 @@ from fmcore.data import catalogue, uploads
 from fmcore.evaluation import metrics
 from fmcore.nouns import FMError, ModelVersion, Prediction
 from fmcore.text import clean
-from pages import figures, ui
+from pages import figures, ui, why
 
 TASK = "intent"
 CHUNK = 128
@@ -56,12 +56,14 @@ def draw(desk: Any, version: ModelVersion) -> None:
         ):
             try:
                 st.session_state["intent_batch"] = {"key": key, **_classify(desk, version, texts)}
+                st.session_state.pop("intent_row", None)
             except FMError as error:
                 ui.refusal(error)
                 return
     done = st.session_state.get("intent_batch")
     if done and done["key"] == key:
         _results(rows, done, version)
+        _why(desk, texts, done["answers"])
 
 
 def _sample(version: ModelVersion) -> None:
@@ -118,8 +120,9 @@ def _results(rows: pd.DataFrame, done: dict, version: ModelVersion) -> None:
             with st.container(width="content"):
                 ui.card("Answers", f"first {min(PREVIEW, len(table)):,} of {len(table):,} rows · {ui.esc(version.version)}")
             ui.download("Download CSV", table, "intents.csv", key="intent_download", type="primary")
+        shown = table.head(PREVIEW)
         st.dataframe(
-            table.head(PREVIEW),
+            shown.assign(**{"": ["Why?" if label is not None else None for label in shown["label"]]}),
             hide_index=True,
             row_height=34,
             key="intent_table",
@@ -128,8 +131,23 @@ def _results(rows: pd.DataFrame, done: dict, version: ModelVersion) -> None:
             column_config={
                 "text": st.column_config.TextColumn("text", width="large"),
                 "score": st.column_config.ProgressColumn("score", format="%.2f", min_value=0, max_value=1, color="blue"),
+                "": st.column_config.ButtonColumn("", key="intent_why_row", type="tertiary", on_click=_ask_why),
             },
         )
+
+
+def _ask_why() -> None:
+    st.session_state["intent_row"] = st.session_state["intent_why_row"]["row"]
+
+
+def _why(desk: Any, texts: list[str], found: dict[int, Prediction]) -> None:
+    """Why the model said so of the row that was chosen."""
+    row = st.session_state.get("intent_row")
+    if row not in found:
+        return
+    with st.container(border=True), ui.guarded():
+        ui.card("Why?", f"row {row + 1:,}: {ui.esc(figures.label(found[row].label))}")
+        why.draw(desk, TASK, texts[row], version=found[row].version, key="intent-row")
 
 
 def _table(rows: pd.DataFrame, answers: dict[int, Prediction]) -> pd.DataFrame:

@@ -1,6 +1,7 @@
-"""Stories behind a trend, as a list or in a drawer: source, link, score and the words that drove it, copies, the lexicon's opinion beside.
+"""Stories behind a trend, as a list or in a drawer: source, link, score and why it was given, copies, the lexicon's opinion beside.
 
-Draws what fmcore.sentiment.evidence finds. Titles, sources and addresses are outside text: shown as text, links http or https only.
+Draws what fmcore.sentiment.evidence finds; why a score was given is why.py's part. Titles, sources and addresses are outside text: shown
+as text, links http or https only.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from fmcore.nouns import Filters, FMError
+from fmcore.nouns import Filters
 from fmcore.sentiment import evidence
-from pages import ui
+from fmcore.sentiment.scoring import scored_text
+from pages import ui, why
+
+TASK = "sentiment"
 
 IN_DRAWER = 30
 ORDERS = {"newest": "Newest", "negative": "Most negative", "articles": "Most told"}
@@ -32,12 +36,12 @@ def _story(desk: Any, row: Any, *, key: str) -> None:
         title = ui.esc(ui.short(row.title, 180)) or "No title"
         st.markdown(f"{ui.score_chip(row.sentiment, row.net)} **{title}**  \n:small[:gray[{meta(row)}]]", width="stretch")
         st.button(
-            "Why", key=f"why-{key}", type="tertiary", icon=":material/expand_less:" if key in opened else ":material/expand_more:",
+            "Why?", key=f"why-{key}", type="tertiary", icon=":material/expand_less:" if key in opened else ":material/expand_more:",
             on_click=_toggle, args=(key,), help="The words that drove the score, and the copies",
         )  # fmt: skip
     if key in opened:
         with st.container(border=True, gap="xsmall"):
-            _behind(desk, row)
+            _behind(desk, row, key=key)
 
 
 def _toggle(key: str) -> None:
@@ -58,24 +62,28 @@ def meta(row: Any) -> str:
     return " · ".join(parts)
 
 
-def _behind(desk: Any, row: Any) -> None:
-    """The words that drove the score (asked of the model now), the three probabilities, and where the story was told."""
+def _behind(desk: Any, row: Any, *, key: str) -> None:
+    """The three probabilities, why the score was given, and where the story was told."""
     st.markdown(
         f":small[:gray[Model: negative {row.p_negative:.0%}, neutral {row.p_neutral:.0%}, positive {row.p_positive:.0%}. "
         f"Lexicon (VADER, beside it): {ui.signed(row.lexicon)}, {_agrees(row)}.]]"
     )
-    found = evidence.article(desk.store, row.document_id, published_at=row.published_at)
-    text = f"{row.title}. {found['body']}".strip() if found and found["body"] else row.title
-    try:
-        with st.spinner("Asking the model without each word"):
-            marked = word_marks(evidence.drivers(desk.engine, text))
-    except FMError as error:
-        ui.note(f"The words cannot be shown: {ui.esc(error.message)}")
-    else:
-        st.markdown(marked or "No words.")
-        ui.note("Tint and glyph: how far the score moves when the word is left out; ▲ towards positive, ▼ towards negative.")
+    explain(desk, row.document_id, published_at=row.published_at, title=row.title, key=f"words-{key}")
     if row.n_articles > 1:
         _copies(desk, row)
+
+
+def explain(desk: Any, document_id: str, *, published_at: dt.datetime, title: str, key: str) -> None:
+    """Why a story's article got its net score: the text that was read then, asked of the version that read it. title: for a document
+    that is not kept any more."""
+    found = evidence.article(desk.store, document_id, published_at=published_at) or {}
+    text = scored_text(found.get("title") or title, found.get("body", ""))
+    version = found.get("sentiment_version")
+    if version not in {known.version for known in desk.registry.versions(TASK)}:
+        if version:
+            ui.note(f"Scored by {ui.esc(version)}, which is not here any more: the live version is asked.")
+        version = None
+    why.draw(desk, TASK, text, version=version, key=key, target="net", compact=True)
 
 
 def _agrees(row: Any) -> str:
@@ -90,24 +98,6 @@ def _copies(desk: Any, row: Any) -> None:
     ]
     rest = f"  \nand {len(told) - 10:,} more" if len(told) > 10 else ""
     st.markdown(f":small[Told {len(told):,} times]  \n:small[" + "  \n".join(lines) + rest + "]")
-
-
-def word_marks(pairs: list[tuple[str, float]], *, cut: float = 0.2) -> str:
-    """Words in reading order as markdown; strength by tint, bold and glyph, sign by glyph and tint. Words under `cut` of the strongest
-    are plain. Tints are rgba, so the same string reads on both themes."""
-    t = ui.tokens()
-    top = max((abs(value) for _, value in pairs), default=0.0)
-    marked = []
-    for word, value in pairs:
-        strength = abs(value) / top if top > 1e-9 else 0.0
-        if strength < cut:
-            marked.append(ui.esc(word))
-            continue
-        glyph = ("▲" if value > 0 else "▼") if strength > 0.33 else ""
-        inner = f"**{ui.esc(word)}**" if strength > 0.66 else ui.esc(word)
-        tint = ui.rgba(t["up"] if value > 0 else t["down"], round(0.10 + 0.38 * strength, 2))
-        marked.append(f':color[{glyph}{inner}]{{background="{tint}"}}')
-    return " ".join(marked)
 
 
 # ---------------------------------------------------------------- the drawer

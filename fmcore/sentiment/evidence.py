@@ -1,4 +1,4 @@
-"""What stands behind a trend: the stories, their copies, single articles with the words that drove their score, and prices.
+"""What stands behind a trend: the stories, their copies, single articles with their text and scores, and prices.
 
 Reads only, and never more of the articles than a bounded stretch of time when the moment of what is looked for is known. Counting is
 rollup.py's part.
@@ -7,23 +7,18 @@ rollup.py's part.
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from fmcore import clock
-from fmcore.nouns import Filters, Prediction
+from fmcore.nouns import Filters
 from fmcore.sentiment import rollup
 from fmcore.store.store import Store
 
-if TYPE_CHECKING:
-    from fmcore.serving.engine import Engine
-
 MAX_STORIES = 1_000
-MAX_WORDS = 40
 _STRETCHES = (dt.timedelta(days=1), dt.timedelta(days=60))
 _ORDERS = {
     "newest": "published_at DESC, net",
@@ -146,25 +141,6 @@ def prices(store: Store, ticker: str, start: dt.datetime, end: dt.datetime) -> p
         ticker, clock.to_store(start), clock.to_store(end),
     )  # fmt: skip
     return frame.assign(priced_at=frame["priced_at"].dt.tz_localize("UTC"))
-
-
-def drivers(engine: Engine, text: str, *, limit: int = MAX_WORDS) -> list[tuple[str, float]]:
-    """The words that drove a text's score, in the text's order: (word, effect), effect = P(positive) - P(negative) of the whole text less
-    that of the text without this word (leave-one-out occlusion, Li, Monroe and Jurafsky 2016, arXiv:1612.08220). Words past the
-    first `limit` are left as they are. One call of the engine. Raises what Engine.predict raises.
-    """
-    words = [match.span() for match in re.finditer(r"\S+", text)][: min(limit, MAX_WORDS)]
-    if not words:
-        return []
-    answers = engine.predict("sentiment", [text, *(text[:a] + text[b:] for a, b in words)], source="drivers")
-    whole = net(answers[0])
-    return [(text[a:b], whole - net(answer)) for (a, b), answer in zip(words, answers[1:], strict=True)]
-
-
-def net(answer: Prediction) -> float:
-    """P(positive) - P(negative) of a sentiment answer, in [-1, 1]."""
-    scores: Mapping[str, float] = answer.scores
-    return scores.get("positive", 0.0) - scores.get("negative", 0.0)
 
 
 def _with_documents(store: Store, found: list[dict[str, Any]]) -> pd.DataFrame:

@@ -21,13 +21,13 @@ import pandas as pd
 from fmcore import clock
 from fmcore.nouns import Filters, FMError
 from fmcore.sentiment import rollup, shrink
-from fmcore.sentiment.evidence import Options, article, copies, drivers, options, prices, stories
+from fmcore.sentiment.evidence import Options, article, copies, options, prices, stories
 from fmcore.sentiment.scoring import Backlog, backlog
 from fmcore.sentiment.shrink import MIN_STORIES, Prior
 from fmcore.store.store import Store
 
 __all__ = ["BUCKETS", "MIN_STORIES", "Backlog", "Freshness", "Options", "Overall", "TooFine", "article", "backlog", "buckets_for", "copies",
-           "drivers", "freshness", "heat", "movers", "options", "overall", "prices", "prior", "series", "stories"]  # fmt: skip
+           "freshness", "heat", "movers", "options", "overall", "prices", "prior", "series", "stories"]  # fmt: skip
 
 BUCKETS = {"5min": 1, "15min": 3, "1h": 12, "6h": 72, "1d": 288}
 """Name -> length in 5-minute buckets."""

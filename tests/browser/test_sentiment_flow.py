@@ -102,9 +102,9 @@ def test_a_click_on_the_line_opens_the_stories_of_that_bucket_and_their_words(se
             break
     drawer = page.get_by_role("dialog")
     drawer.get_by_text("times in").wait_for()
-    assert drawer.get_by_role("button", name="Why").count() >= 1
-    drawer.get_by_role("button", name="Why").first.click()
-    drawer.get_by_text("how far the score moves when the word is left out").wait_for()
+    assert drawer.get_by_role("button", name="Why?").count() >= 1
+    drawer.get_by_role("button", name="Why?").first.click()
+    drawer.get_by_text("with a net score (positive less negative)").first.wait_for()
     page.keyboard.press("Escape")
     drawer.wait_for(state="detached")
     assert page.locator("[data-testid=stException]").count() == 0

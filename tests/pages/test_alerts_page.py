@@ -112,6 +112,23 @@ def test_the_inbox_shows_what_fired_and_why(firing):
     assert "no link" in text, "a javascript: address is no link"
 
 
+def test_each_top_story_opens_why_beside_the_exact_split(firing):
+    at = opened()
+    why = alerts.explain(firing.store, alerts.inbox(firing.store)[0].id)
+    buttons = [b for b in at.button if b.label == "Why?"]
+    assert len(buttons) == len(why["top"][:5])
+    at = buttons[0].click().run()
+    assert not at.exception
+    assert "parts add up to" in words(at), "the split stays"
+    (held,) = at.session_state["why_held"].values()
+    assert (held.question.task, held.question.target) == ("sentiment", "net")
+    stored = firing.store.frame("SELECT title FROM documents WHERE id = ?", why["top"][0]["document_id"])["title"][0]
+    assert held.question.text == stored, "the whole title, not the shortened one of the alert"
+    assert len(at.error) == 1 and "could not be drawn" not in at.error[0].value, "no model is live, and it is said"
+    at = next(b for b in at.button if b.label == "Why?").click().run()
+    assert not at.error, "closed again"
+
+
 def test_an_address_opens_its_alert_and_an_unknown_one_is_said(firing):
     alert = alerts.inbox(firing.store)[0]
     assert "AAA: bad news surges" in words(opened(alert=alert.id, alerts_show="Resolved"))

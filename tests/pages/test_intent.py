@@ -12,7 +12,7 @@ from fmcore.config import Settings
 from fmcore.data import catalogue
 from fmcore.nouns import Prediction
 from jobs import JOBS
-from pages import answers, intent, intent_teach
+from pages import answers, intent, intent_teach, ui
 from tests.pages import tiny_model, toy_desk
 
 SHELL = str(Path(__file__).resolve().parents[2] / "pages" / "shell.py")
@@ -141,6 +141,54 @@ def test_two_versions_side_by_side_say_whether_they_agree(desk):
     charts = [json.loads(c.proto.spec) for c in at.get("plotly_chart")]
     assert len(charts) == 2
     assert charts[0]["layout"]["xaxis"]["range"] == charts[1]["layout"]["xaxis"]["range"] == [0, 100]
+
+
+def explained(at: AppTest) -> AppTest:
+    """The page once every explanation that was asked for is there."""
+    for held in at.session_state["why_held"].values():
+        assert held.ticket.wait(60) and held.ticket.state == "done"
+    return sound(at.run())
+
+
+def test_why_opens_under_the_answer_and_a_new_message_closes_it(desk):
+    message = "my bill is too high"
+    at = ask(opened(), message)
+    assert "why_held" not in at.session_state, "asked only when somebody asks"
+    at = explained(sound(at.button(key="intent-why-0").click().run()))
+    (held,) = at.session_state["why_held"].values()
+    answer = held.ticket.answer
+    assert (held.question.text, held.question.version) == (message, desk.registry.champion("intent").version)
+    assert answer.explanation.label == desk.engine.predict("intent", [message])[0].label
+    assert ui.esc(answer.sentence) in words(at)
+    assert "bill" not in json.dumps(dict(at.query_params))
+    assert "Open on Explain" in [b.label for b in at.button]
+    assert "Why?" not in {h.value for h in ask(at, "where is my parcel").header}
+
+
+def test_with_two_versions_each_says_why(desk):
+    at = ask(opened(compare="true"), "my bill is too high")
+    for i in (0, 1):
+        at = sound(at.button(key=f"intent-why-{i}").click().run())
+    at = explained(at)
+    questions = {held.question.version: held.ticket.answer for held in at.session_state["why_held"].values()}
+    assert set(questions) == {v.version for v in desk.registry.versions("intent")}
+    for answer in questions.values():
+        assert ui.esc(answer.sentence) in words(at)
+
+
+def test_why_of_a_chosen_row_of_a_file(desk):
+    at = opened(view="Many messages")
+    at.file_uploader[0].upload("m.csv", b"text\nmy bill is too high\n\nwhere is my parcel\n", "text/csv")
+    at = sound(at.run())
+    at = sound(next(b for b in at.button if b.label.startswith("Classify")).click().run())
+    asked = at.dataframe[0].value[""].tolist()
+    at.session_state["intent_row"] = 0
+    at = explained(sound(at.run()))
+    (held,) = at.session_state["why_held"].values()
+    assert held.question.text == "my bill is too high"
+    assert asked[0] == "Why?" and asked.count("Why?") == at.dataframe[0].value["label"].notna().sum()
+    at.session_state["intent_row"] = 999
+    assert "Why?" not in {h.value for h in sound(at.run()).header}, "a row that is not there"
 
 
 def test_one_visitors_message_is_not_there_for_another(desk):

@@ -12,6 +12,7 @@ from fmcore import clock, runtime
 from fmcore.nouns import Filters
 from fmcore.sentiment import index
 from pages import sentiment, sentiment_charts, sentiment_facts, sentiment_stories
+from tests import tiny_model
 from tests.pages import toy_desk, toy_news
 
 SHELL = str(Path(__file__).resolve().parents[2] / "pages" / "shell.py")
@@ -135,11 +136,36 @@ def test_hostile_news_is_text(filled):
 def test_copies_are_counted_and_opened(filled):
     at = opened(sent_range="24 h", sent_order="Most told")
     assert "+3 copies, first here" in words(at)
-    button = next(b for b in at.button if b.label == "Why")
-    at = sound(button.click().run())
+    at = press_why(at)
     assert "Told 4 times" in words(at)
     assert "Lexicon (VADER" in words(at)
-    assert "The words cannot be shown" in words(at), "no model is live, and it is said"
+    assert len(at.error) == 1 and "could not be drawn" not in at.error[0].value, "no model is live, and it is said"
+
+
+def press_why(at: AppTest) -> AppTest:
+    at = next(b for b in at.button if b.label == "Why?").click().run()
+    assert not at.exception
+    return at
+
+
+def test_why_a_story_got_its_net_score_is_the_shared_component(filled, tmp_path):
+    topics = {"negative": ["fraud", "fined", "loss"], "neutral": ["rates", "story", "report"], "positive": ["earnings", "profit", "record"]}
+    metrics = tiny_model.save(tmp_path / "m", topics=topics)
+    made = filled.registry.adopt(
+        tmp_path / "m", task="sentiment", recipe="linear", dataset="demo-sentiment", base="bag", metrics=metrics, run_id="r"
+    )
+    filled.registry.promote("sentiment", made.version, by="a test", reason="for the test")
+    at = press_why(opened(sent_range="24 h", sent_order="Most told"))
+    (held,) = at.session_state["why_held"].values()
+    assert held.ticket.wait(60)
+    at = sound(at.run())
+    question, answer = held.question, held.ticket.answer
+    assert (question.task, question.target) == ("sentiment", "net")
+    assert question.text in set(filled.store.frame("SELECT title FROM documents")["title"]), "the text that was scored, and nothing else"
+    assert answer.explanation.target == "net" and answer.explanation.score == pytest.approx(answer.explanation.base_value + sum(answer.explanation.values), abs=1e-3)
+    assert sentiment.ui.esc(answer.sentence) in words(at)
+    assert "which is not here any more" in words(at), "the articles were scored by a version that the registry does not have"
+    assert not any(question.text in str(value) for value in dict(at.query_params).values())
 
 
 def test_the_drawer_holds_the_stories_of_a_bucket(filled):
@@ -200,14 +226,6 @@ def test_what_is_taken_away_is_what_was_drawn(filled):
     assert table["n_articles"].sum() == line["n_articles"].sum()
     stories = sentiment_facts.stories_table(index.stories(filled.store, of, limit=5))
     assert list(stories.columns[:4]) == ["story_id", "document_id", "published_at_utc", "source"]
-
-
-def test_the_words_of_a_story_are_marked_with_glyph_and_tint():
-    marked = sentiment_stories.word_marks([("profits", 0.02), ("*fell*", -0.6), ("sharply:red[x]", -0.3), ("<b>", 0.61)])
-    assert "profits" in marked and ":color[▼**\\*fell\\***]" in marked
-    assert "▲**\\<b\\>**" in marked
-    assert ":red[x]" not in marked.replace("\\:", "")
-    assert sentiment_stories.word_marks([]) == ""
 
 
 def test_the_price_stands_beside_the_index_of_one_ticker_and_its_absence_is_said(filled):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fmcore import clock
-from fmcore.nouns import Filters, Prediction
+from fmcore.nouns import Filters
 from fmcore.sentiment import index, rollup, scoring, shrink
 from fmcore.store.store import Store
 from tests.toy_articles import START, documents, scored, several
@@ -282,27 +282,3 @@ def test_the_last_price_of_a_moment_holds(store):
             tx.execute("INSERT INTO prices VALUES ('ABC', ?, ?, 'csv')", [START + hour * HOUR, close])
     frame = index.prices(store, "ABC", ZERO, ZERO + DAY)
     assert frame["close"].tolist() == [10.0, 12.0] and frame["priced_at"][0] == pd.Timestamp(ZERO)
-
-
-class Words:
-    """An engine that finds a text the more negative the more often it says "fraud"."""
-
-    n_calls = 0
-
-    def predict(self, task, texts, **_):
-        self.n_calls += 1
-        return [self.one(t) for t in texts]
-
-    def one(self, text):
-        negative = min(0.9, 0.1 + 0.4 * text.count("fraud"))
-        scores = {"negative": negative, "neutral": 0.9 - negative + 0.05, "positive": 0.05}
-        return Prediction("negative", negative, scores, True, 0.0, 1.0, "", (), 0.9, "v")
-
-
-def test_the_words_that_drove_a_score():
-    engine = Words()
-    found = index.drivers(engine, "Bank admits fraud today")
-    assert [word for word, _ in found] == ["Bank", "admits", "fraud", "today"] and engine.n_calls == 1
-    assert found[2][1] == pytest.approx(-0.4) and [effect for _, effect in found if _ != "fraud"] == pytest.approx([0, 0, 0])
-    assert len(index.drivers(engine, "word " * 500)) == 40
-    assert index.drivers(engine, "   ") == []
