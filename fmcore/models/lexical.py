@@ -72,6 +72,30 @@ class Lexical:
             return csr_matrix(shape, dtype=np.float32)
         return csr_matrix((np.concatenate(values).astype(np.float32), np.concatenate(indices), ends), shape=shape)
 
+    def by_token(self, message: str) -> tuple[list[tuple[int, int]], np.ndarray]:
+        """(spans of the tokens in a cleaned text, float64 (tokens, classes)): what each token adds; with the bias they make the scores.
+
+        Exact, since the scores are linear in the features: a feature goes in equal parts to the places where it stands, and a word
+        sequence in equal parts to its words.
+        """
+        spans, found = _places(message)
+        added = np.zeros((len(found), self.n_classes))
+        if not found:
+            return spans, added
+        row = self.features([message])
+        value = dict(zip(row.indices.tolist(), row.data.tolist(), strict=True))
+        holders: dict[int, list[int]] = {}
+        for i in range(len(found)):
+            for n in range(1, min(WORDS_IN_ROW, len(found) - i) + 1):
+                number = self._number_of_word.get(" ".join(found[i : i + n]))
+                if number is not None:
+                    holders.setdefault(number, []).extend(range(i, i + n))
+            for number in self._parts_of(found[i]).tolist():
+                holders.setdefault(number, []).append(i)
+        for number, tokens_with_it in holders.items():
+            np.add.at(added, tokens_with_it, value[number] * self.weights[number] / len(tokens_with_it))
+        return spans, added
+
     def check(self, *, n_classes: int) -> None:
         """Raises ValueError when the arrays do not fit together, or hold numbers that are not finite."""
         n = len(self.words) + len(self.parts)
@@ -123,6 +147,14 @@ def tokens(message: str) -> list[str]:
     """The words, numbers and signs of a text, in small letters, each number as NUMBER."""
     found = WORD.findall(text.clean(message)[0].lower())
     return [NUMBER if word[0].isdigit() else word[:WORD_CHARACTERS] for word in found]
+
+
+def _places(message: str) -> tuple[list[tuple[int, int]], list[str]]:
+    """(where each of `tokens` stands in a cleaned text, the tokens). A letter may have more than one small one."""
+    small = [c.lower() for c in message]
+    at = [i for i, each in enumerate(small) for _ in each]
+    spans = [(at[m.start()], at[m.end() - 1] + 1) for m in WORD.finditer("".join(small))]
+    return spans, tokens(message)
 
 
 def sequences(found: Sequence[str]) -> list[str]:

@@ -32,6 +32,8 @@ from fmcore.nouns import Report
 from fmcore.tasks import SENTIMENTS
 
 PARTS = ("train", "validation", "test")
+UNTUNED = "linear"
+"""The recipe that leaves the encoder as it is; every other one keeps its weights in the folder."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,11 @@ def finish(
     said = _within(report, span)
     started = time.perf_counter()
     serving = export.choose_form(
-        encoder, out, _probe(data), fast=plan.fast, tuned=plan.recipe != "linear", threads=plan.threads,
+        encoder, out, _probe(data), fast=plan.fast, tuned=plan.recipe != UNTUNED, threads=plan.threads,
         progress=lambda f, message: said(0.45 * f, message),
     )  # fmt: skip
+    if plan.recipe != UNTUNED:
+        encoder.save_weights(out)
     exported = time.perf_counter()
     served = ServedEncoder(out, max_tokens=encoder.max_tokens, threads=plan.threads)
     rows = embedded(served, data, cache=plan.cache, said=lambda f, message: said(0.45 + 0.35 * f, message))

@@ -144,3 +144,20 @@ def test_teaching_keeps_what_words_say_of_the_known(model, tmp_path):
     assert taught.predict(["clouds and wind"])[0].label == "weather"
     dataclasses.replace(taught, version="t").save(tmp_path)
     assert Classifier.load_without_encoder(tmp_path, version="t").labels == ("bad", "good", "weather")
+
+
+@given(st.lists(st.sampled_from(["profit", "rose", "by", "12,5", "%", "İlk", "Σας", "sales sank.", "  ", "利润", "-", "profit-fell"]), max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_what_the_tokens_add_makes_the_scores_and_stands_where_they_stand(parts):
+    texts, classes = news(80, seed=1)
+    lexical = fit_lexical(texts, classes, n_classes=2)
+    message = " ".join(parts)
+    spans, added = lexical.by_token(message)
+    assert added.sum(axis=0) + lexical.bias == pytest.approx(lexical.scores([message])[0], abs=1e-4)
+    assert [token for span in spans for token in tokens(message[slice(*span)])] == tokens(message)
+
+
+def test_a_word_that_no_text_had_adds_nothing_and_one_that_decides_adds_most():
+    texts, classes = news(80, seed=1)
+    spans, added = fit_lexical(texts, classes, n_classes=2).by_token("zzzz profit rose")
+    assert (added[0] == 0).all() and added[2, 0] > added[1, 0] and spans == [(0, 4), (5, 11), (12, 16)]

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tests.tiny_encoder import TOPICS, save_tiny_encoder, tiny_data
 
 pytestmark = pytest.mark.slow
 FILES = {
-    "MANIFEST.json", "encoder.onnx", "head.safetensors", "heldout.parquet", "heldout.safetensors", "metrics.json", "model.json",
+    "MANIFEST.json", "encoder.onnx", "encoder.safetensors", "head.safetensors", "heldout.parquet", "heldout.safetensors", "metrics.json", "model.json",
     "novelty.safetensors", "reference.safetensors", "replies.json", "tokenizer.json",
 }  # fmt: skip
 
@@ -71,6 +72,21 @@ def test_a_recipe_writes_a_whole_model_folder_that_answers_without_pytorch_objec
     assert answer.label in TOPICS and sum(answer.scores.values()) == pytest.approx(1)
     assert metrics["n"] == 60 and metrics["oos"]["n"] == 12 and metrics["training"]["epochs"] == 2
     assert report.fractions == sorted(report.fractions) and report.fractions[-1] == 1.0
+
+
+@pytest.mark.parametrize("recipe", ["full", "lora"])
+def test_the_tuned_weights_kept_for_gradients_are_those_that_are_served_and_serving_does_without_them(base, tmp_path, recipe):
+    finetune.train(tiny_data(), options(base, recipe=recipe), tmp_path, Quiet())
+    texts = list(tiny_data().test["text"][:8])
+    served = Classifier.load(tmp_path, version="v").embed(texts)[0]
+    plain, kept = load_encoder(base, max_tokens=32, device="cpu"), load_encoder(base, max_tokens=32, device="cpu")
+    kept.load_weights(tmp_path)
+    assert ((kept.encode(texts, batch=8) * served).sum(axis=1) > 0.99).all()
+    first, now = weights(plain), weights(kept)
+    assert any(not torch.allclose(first[name], now[name], atol=1e-3) for name in first)
+    assert (tmp_path / "encoder.safetensors").stat().st_size < 0.6 * (Path(base) / "model.safetensors").stat().st_size
+    (tmp_path / "encoder.safetensors").unlink()
+    assert (Classifier.load(tmp_path, version="v").embed(texts)[0] == served).all()
 
 
 def test_full_tuning_moves_every_layer_but_the_token_embeddings_on_a_cpu(base):
