@@ -110,11 +110,17 @@ class Sources:
         """The folder of the version that answers."""
         return self._engine.registry.get(asked.task, asked.version).path
 
-    def masked_lm(self) -> Any:
-        """What proposes words to swap in, or None."""
+    def proposer(self) -> Any:
+        """What proposes words to swap in, or None; loads it."""
         from fmcore.models import masked_lm
 
         return masked_lm.load(self._home)
+
+    def can_swap(self) -> bool:
+        """Whether there is something that proposes words; loads nothing."""
+        from fmcore.models import masked_lm
+
+        return masked_lm.exists(self._home)
 
 
 class NotStored(Exception):
@@ -291,29 +297,21 @@ class Making:
         from fmcore.explain import counterfactual
 
         asked = self._asked
-        proposer = self._sources.masked_lm()
-        place = ("flips", "delete" if proposer is None else "delete and swap", counterfactual.BUDGET, label)
-
-        def make() -> tuple[tuple[Flip, ...], str]:
-            progress = self._stage("flips", "looking for the fewest edits that change the answer")
-            read = self._read(self._model.classifier.read_to(asked.text))
-            found = counterfactual.flips(
-                self._model.score, self._model.classifier.labels, read, label=label,
-                propose=None if proposer is None else proposer.propose, progress=progress,
-            )  # fmt: skip
-            return found.flips, found.tried
-
-        def write(made: tuple[tuple[Flip, ...], str]) -> Content:
-            read = self._read(self._model.classifier.read_to(asked.text))
-            return {**kept.from_flips(*made, read), "read_to": len(read.text)}
-
-        def read(content: Content) -> tuple[tuple[Flip, ...], str]:
-            end = content.get("read_to")
-            if not isinstance(end, int) or not 0 <= end <= len(asked.text):
-                raise kept.Unfit
-            return kept.to_flips(content, asked.text[:end])
-
-        return self._part(place, read, make, write)
+        wanted = _flips_place(label, counterfactual.BUDGET, swaps=self._sources.can_swap())
+        if wanted in self._found:
+            with suppress(kept.Unfit):
+                return kept.to_flips(self._found[wanted], asked.text)
+        if self._model is None:
+            raise NotStored
+        progress = self._stage("flips", "looking for the fewest edits that change the answer")
+        proposer, c = self._sources.proposer(), self._model.classifier
+        read = self._read(c.read_to(asked.text))
+        found = counterfactual.flips(
+            self._model.score, c.labels, read, label=label, propose=None if proposer is None else proposer.propose, progress=progress
+        )
+        place = _flips_place(label, counterfactual.BUDGET, swaps=proposer is not None)
+        self._sources.keep(asked, place, kept.from_flips(found.flips, found.tried, read, asked.text))
+        return found.flips, found.tried
 
     def _neighbours(self, label: str) -> tuple[Neighbour, ...]:
         if self._model is not None:
@@ -349,3 +347,8 @@ class Making:
         if name == NET and NET not in labels:
             return np.array([{"positive": 1.0, "negative": -1.0}.get(label, 0.0) for label in labels])
         return np.array([float(label == name) for label in labels])
+
+
+def _flips_place(label: str, budget: int, *, swaps: bool) -> Place:
+    """Where flips are stored: what was found without words to swap in is not the answer once there are some."""
+    return "flips", "delete and swap" if swaps else "delete", budget, label

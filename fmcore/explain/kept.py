@@ -139,20 +139,20 @@ def to_trust(content: Content) -> Trust:
         return Trust(**{**values, **curves, "checks": tuple((name, bool(passed), said) for name, passed, said in content["checks"])})
 
 
-def from_flips(flips: tuple[Flip, ...], tried: str, words: Words) -> Content:
-    """Flips as stored: places and new words."""
+def from_flips(flips: tuple[Flip, ...], tried: str, read: Words, text: str) -> Content:
+    """Flips of the part of a text that the model reads, as stored: places and new words."""
     rows = [
         {"edits": [[edit.place, edit.new] for edit in flip.edits],
          **{name: getattr(flip, name) for name in ("label", "score", "old_label", "old_score")}}
         for flip in flips
     ]  # fmt: skip
-    return {"n_chars": len(words.text), "spans": words.spans, "flips": rows, "tried": tried}
+    return {"n_chars": len(text), "read_to": len(read.text), "spans": read.spans, "flips": rows, "tried": tried}
 
 
 def to_flips(content: Content, text: str) -> tuple[tuple[Flip, ...], str]:
     """(flips, what was tried), edited in the asker's own text. Raises Unfit."""
     with _fitting():
-        words = Words(text, _spans(content, text))
+        words = Words(text[: int(content["read_to"])], _spans(content, text))
         flips = []
         for row in content["flips"]:
             edits = tuple(Edit(place, words.tokens[place], new) for place, new in row["edits"])
