@@ -180,8 +180,10 @@ class _Asked:
 
     def probabilities(self, masks: np.ndarray) -> np.ndarray:
         """float64 (n, labels) for boolean masks (n, words)."""
-        distinct, where = np.unique(masks, axis=0, return_inverse=True)
-        return self.texts([self._words.keep(row) for row in distinct])[where.ravel()]
+        keys = [row.tobytes() for row in masks]
+        distinct = dict(zip(keys, masks, strict=True))
+        row_of = dict(zip(distinct, self.texts([self._words.keep(row) for row in distinct.values()]), strict=True))
+        return np.stack([row_of[key] for key in keys])
 
 
 def _planned(n: int) -> int:
