@@ -247,7 +247,7 @@ def _connect() -> None:
     where = f"`FM_DATA_DIR` is {ui.esc(folder)}." if folder else "`FM_DATA_DIR` is not set."
     st.markdown(
         "**A CSV file** needs two columns, text and label; rows with the label oos count as out of scope and are never trained on. "
-        "Put it on this machine and start a run with its path:"
+        "A third column, source, lets the Explain page say where a model is weak. Put it on this machine and start a run with its path:"
     )
     st.code("python -m jobs run finetune --set dataset=/path/to/messages.csv", language="bash")
     st.markdown(f"**A folder of public data sets**, one sub-folder each in the publisher's own format, is read from `FM_DATA_DIR`. {where}")

@@ -34,6 +34,7 @@ class LabelledData:
     labels: the in-scope labels, sorted. split_hash: sha256 over the sorted (part, label, text) rows. test_is_publishers: the
     test rows are the publisher's own; when False they were cut from rows that a final refit may use. tiers: for a set whose
     annotators did not all agree, text_hash of a row -> the narrowest group it belongs to ("all", "75", "66", "50"); else empty.
+    sources: text_hash of a row -> where it comes from, for a file with such a column.
     """
 
     name: str
@@ -48,6 +49,7 @@ class LabelledData:
     replies: Mapping[str, str] = field(default_factory=dict)
     domains: Mapping[str, str] = field(default_factory=dict)
     tiers: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write the data as Parquet and JSON into a folder (made when it is not there)."""

@@ -179,8 +179,8 @@ def without_links(message: str) -> str:
 
 
 def own_csv(path: Path, name: str) -> LabelledData:
-    """A person's own CSV file, columns text and label under any usual name, split 80/10/10. Raises BadData."""
-    frame = uploads.read_messages(path, need_label=True, max_bytes=MAX_FILE_BYTES, max_rows=1_000_000)
+    """A person's own CSV file, columns text, label and maybe source under any usual name, split 80/10/10. Raises BadData."""
+    frame = uploads.read_messages(path, need_label=True, with_source=True, max_bytes=MAX_FILE_BYTES, max_rows=1_000_000)
     frame["label"] = frame["label"].str.strip()
     blank = (frame["text"].str.strip() == "") | (frame["label"] == "")
     frame = frame[~blank]
@@ -195,7 +195,15 @@ def own_csv(path: Path, name: str) -> LabelledData:
     note = "Cut 80/10/10 from one file, per label by a hash of the text"
     note += f"; {int(blank.sum())} rows without text or label were left out" if blank.any() else ""
     note += f"; {n_unclear} texts with conflicting labels stand in train only" if n_unclear else ""
-    return labelled.build(name, frames, note=note + ".", synthetic=False, test_is_publishers=False)
+    return labelled.build(name, frames, note=note + ".", synthetic=False, test_is_publishers=False, sources=_sources(frame))
+
+
+def _sources(frame: pd.DataFrame) -> dict[str, str]:
+    """text_hash -> source of the rows that say one."""
+    if "source" not in frame:
+        return {}
+    named = [text.clean(source, limit=80)[0].strip() for source in frame["source"]]
+    return {text.text_hash(text.clean(message)[0]): source for message, source in zip(frame["text"], named, strict=True) if source}
 
 
 def _enough(inside: pd.DataFrame, path: Path) -> None:

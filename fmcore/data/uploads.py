@@ -20,6 +20,7 @@ MAX_BYTES = 5_000_000
 MAX_ROWS = 100_000
 TEXT_NAMES = ("text", "message", "utterance", "sentence", "query")
 LABEL_NAMES = ("label", "intent", "category", "class")
+SOURCE_NAMES = ("source", "channel", "origin")
 _DELIMITERS = (",", ";", "\t")
 csv.field_size_limit(2**31 - 1)  # one limit for the whole process; what bounds a cell here is max_bytes
 _MAGIC = {
@@ -38,9 +39,11 @@ class UploadError(FMError):
 
 
 def read_messages(
-    source: bytes | Path, *, need_label: bool = False, max_bytes: int = MAX_BYTES, max_rows: int = MAX_ROWS
+    source: bytes | Path, *, need_label: bool = False, with_source: bool = False, max_bytes: int = MAX_BYTES, max_rows: int = MAX_ROWS
 ) -> pd.DataFrame:
     """The messages of a CSV file: columns text and, when the file has one or it is needed, label; every cell a string.
+
+    with_source: also the column source, when the file has one.
 
     The delimiter (comma, semicolon, tab), the encoding (kept in `frame.attrs["encoding"]`) and the usual column names are
     recognised; other columns are left out. Raises UploadError, and nothing else, on whatever else the bytes may be.
@@ -56,6 +59,8 @@ def read_messages(
     if need_label and at_label is None:
         raise UploadError(f"There is no column with labels; {found}.", f"Name a column of the first row {names_of(LABEL_NAMES)}.")
     wanted = {"text": at_text} | ({"label": at_label} if at_label is not None else {})
+    at_source = column(named, SOURCE_NAMES) if with_source else None
+    wanted |= {"source": at_source} if at_source is not None else {}
     short = next((n for n, row in enumerate(rows, 1) if len(row) <= max(wanted.values())), None)
     if short:
         raise UploadError(

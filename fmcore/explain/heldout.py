@@ -36,8 +36,8 @@ class NotHeld(FMError):
 class Held:
     """rows: text_hash, text, label ("oos" out of scope), predicted, score, novelty, in_scope, as answered when the figures were taken.
 
-    domains: label -> domain; tiers: text_hash -> how many annotators agree, for a data set that says so. n_gone: stored answers
-    whose text the data set no longer holds.
+    domains: label -> domain; tiers: text_hash -> how many annotators agree, and sources: text_hash -> where a row
+    comes from, for a data set that says so. n_gone: stored answers whose text the data set no longer holds.
     """
 
     rows: pd.DataFrame
@@ -45,6 +45,7 @@ class Held:
     synthetic: bool
     domains: Mapping[str, str] = field(default_factory=dict)
     tiers: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
     n_gone: int = 0
 
 
@@ -81,7 +82,7 @@ def joined(answers: pd.DataFrame, data: LabelledData) -> Held:
     rows = answers.merge(texts.drop_duplicates("text_hash"), on="text_hash", how="inner").reset_index(drop=True)
     if rows.empty:
         raise NotHeld(f"None of the rows that were held out stands in {data.name} now.", "The data set was changed: train the model again.")
-    return Held(rows, data.name, data.synthetic, data.domains, data.tiers, n_gone=len(answers) - len(rows))
+    return Held(rows, data.name, data.synthetic, data.domains, data.tiers, data.sources, n_gone=len(answers) - len(rows))
 
 
 def as_measured(classifier: Classifier, data: LabelledData, rows: pd.DataFrame) -> tuple[Classifier, str]:

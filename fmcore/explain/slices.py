@@ -32,13 +32,15 @@ _AGREEMENT = {"all": "all agree", "75": "75 % and more agree", "66": "66 to 75 %
 
 def cuts(held: Held, *, topics: Sequence[str] | None = None) -> dict[str, pd.Series]:
     """For each way to cut the rows of `held` the slice of every row, as a Series along them: length (thirds by number of words),
-    confidence, label, and domain, annotators and topic where they are known. topics: a topic a row."""
+    confidence, label, and domain, annotators, source and topic where they are known. topics: a topic a row."""
     rows = held.rows
     found = {"length": lengths(rows["text"]), CONFIDENCE: confidences(rows["score"]), "label": rows["label"]}
     if held.domains:
         found["domain"] = rows["label"].map(held.domains)
     if held.tiers:
         found["annotators"] = rows["text_hash"].map(held.tiers).map(lambda tier: _AGREEMENT.get(tier, tier), na_action="ignore")
+    if held.sources:
+        found["source"] = rows["text_hash"].map(held.sources)
     if topics is not None:
         found["topic"] = pd.Series(list(topics), index=rows.index, dtype="str")
     return found

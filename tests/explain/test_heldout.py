@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from fmcore.explain import heldout
+from fmcore.data.labelled import LabelledData
+from fmcore.explain import heldout, slices
 from fmcore.models.classifier import Classifier
 from fmcore.models.registry import Registry
 from fmcore.store.store import Store
@@ -72,3 +73,16 @@ def test_rows_that_left_the_data_set_are_counted_and_a_data_set_that_is_gone_is_
     file.unlink()
     with pytest.raises(heldout.NotHeld, match=version.version):
         heldout.held(registry, version)
+
+
+def test_the_sources_of_a_file_that_names_them_are_slices(registry, tmp_path):
+    file = known_model.csv(tmp_path / "mine.csv", n_each=150)
+    rows = pd.read_csv(file)
+    rows.assign(Channel=["letter" if i % 3 else "  phone " for i in range(len(rows))]).to_csv(file, index=False)
+    version = known_model.adopt(registry, tmp_path / "made", file, run_id="a")
+    held = heldout.held(registry, version)
+    by_text = dict(zip(rows["text"], ["letter" if i % 3 else "phone" for i in range(len(rows))], strict=True))
+    assert slices.cuts(held)["source"].tolist() == [by_text[text] for text in held.rows["text"]]
+    data = heldout.data_of(version)
+    data.save(tmp_path / "copy")
+    assert LabelledData.load(tmp_path / "copy").sources == data.sources and len(data.sources) == len(rows)
