@@ -284,7 +284,7 @@ def _faithful(walked: _Walked) -> _Check:
     better = walked.gain >= GAIN - 1e-9 and gone.area < gone.random_area
     said = (
         f"With the strongest words deleted first the score is {gone.area:.2f} on average, in random order {gone.random_area:.2f} "
-        f"({gone.low:.2f} to {gone.high:.2f}); its lead over the reverse order is {walked.gain:.1f} random ones' ({GAIN:.0f} passes)."
+        f"({gone.low:.2f} to {gone.high:.2f}); it beats its reverse by {walked.gain:.1f} times what random orders do ({GAIN:.0f} passes)."
     )
     return _Check("faithful", "passed" if better else "failed", said)
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fmcore.nouns import Edit, Explanation, Flip, Neighbour, Trust
+from fmcore.explain.faithfulness import ADDITIVE
+from fmcore.nouns import Curve, Edit, Explanation, Flip, Neighbour, Trust
 
 MAX_WORD = 40
 """Characters of a word or a run of words that are quoted."""
@@ -31,15 +32,17 @@ def sentence(explanation: Explanation, *, trust: Trust | None = None) -> str:
     parts = [_answer(explanation), _words(explanation)]
     if trust is not None:
         parts.append(verdict(trust))
+    elif explanation.tokens and explanation.additivity_error > ADDITIVE:
+        parts.append(f"The words' values miss the score by {explanation.additivity_error:.3f}.")
     return " ".join(part for part in parts if part)
 
 
 def verdict(trust: Trust) -> str:
-    """The verdict and what made it: the first check that failed, or the first of those that all passed."""
+    """The verdict and what made it: the first check that failed, or how much faster the score falls than by chance."""
     failed = [said for _, passed, said in trust.checks if not passed]
     opening = _OPENINGS[trust.verdict]
     if not failed:
-        return f"{opening}: {_inside(trust.checks[0][2])}" if trust.checks else f"{opening}."
+        return f"{opening}: all {len(trust.checks)} checks pass{_fall(trust.deletion)}."
     more = f" ({len(failed)} of {len(trust.checks)} checks fail.)" if len(failed) > 1 else ""
     return f"{opening}: {_inside(failed[0])}{more}"
 
@@ -144,6 +147,13 @@ def _token(e: Explanation, place: int) -> str:
     shown = quoted(e.tokens[place])
     twice = sum(quoted(t) == shown for t in e.tokens) > 1
     return f"{shown} (word {place + 1})" if twice else shown
+
+
+def _fall(deletion: Curve | None) -> str:
+    if deletion is None:
+        return ""
+    first, random = number(deletion.area), number(deletion.random_area)
+    return f"; as words go the score averages {first} with the strongest first, {random} in random order"
 
 
 def _swap(e: Edit) -> str:
