@@ -48,7 +48,7 @@ def _pickers(desk: Any) -> tuple[str, ModelVersion | None]:
         first = next((i for i, name in enumerate(TASKS) if desk.registry.champion(name)), 0)
         task = st.selectbox(
             "Task", list(TASKS), index=first, key="explain_task", bind="query-params", on_change=_other_task,
-            format_func=lambda name: TASKS[name].title, label_visibility="collapsed", width=220,
+            label_visibility="collapsed", width=150,
         )  # fmt: skip
         versions = {v.version: v for v in desk.registry.versions(task)}
         champion = desk.registry.champion(task)

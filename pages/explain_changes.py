@@ -136,12 +136,10 @@ def compare(desk: Any, question: Question, answer: Answer) -> None:
     """A box with the text to change; both predictions side by side, and what changed."""
     if st.session_state.get("explain_edit_of") != question.text:
         st.session_state.update(explain_edit_of=question.text, explain_edit=question.text, explain_edited=None)
-    elif "explain_edit" not in st.session_state:  # the box was not on the page for a while
-        st.session_state["explain_edit"] = st.session_state.get("explain_edited") or question.text
     with st.container(border=True):
         ui.card("Edit and compare", "change the text as you like: both answers side by side")
         with st.form("explain_edit_form", border=False):
-            st.text_area("Edited text", key="explain_edit", height=80, label_visibility="collapsed")
+            st.text_area("Edited text", key="explain_edit", height=76, label_visibility="collapsed", persist_state="session")
             st.form_submit_button("Compare", icon=":material/compare_arrows:", on_click=_edited)
         edited = st.session_state.get("explain_edited")
         if edited is None:
@@ -150,11 +148,11 @@ def compare(desk: Any, question: Question, answer: Answer) -> None:
             st.markdown("The text is the same. Change a word, then compare.")
             return
         try:
-            before, after = desk.engine.predict(question.task, [question.text, edited], version=question.version)
+            after = desk.engine.predict(question.task, [edited], version=answer.explanation.version)[0]
         except FMError as error:
             ui.refusal(error)
             return
-        _side_by_side(question.text, edited, before, after)
+        _side_by_side(question.text, edited, answer.prediction, after)
 
 
 def _edited() -> None:
@@ -179,4 +177,4 @@ def _side_by_side(text: str, edited: str, before: Prediction, after: Prediction)
             rows = sorted(((name, a if prediction is before else b) for name, a, b in ranked), key=lambda row: -row[1])[:TOP]
             told = "; ".join(f"{figures.label(name)} {figures.probability(score)}" for name, score in rows)
             ui.show(answers.bars(rows, 0 if prediction is before else 1, None), f"explain-{heading}", f"{heading}: {told}.")
-    ui.note(ui.esc("; ".join(f"{figures.label(name)} {figures.signed_points(b - a)}" for name, a, b in ranked)))
+    ui.note("Changes: " + ui.esc("; ".join(f"{figures.label(name)} {figures.signed_points(b - a)}" for name, a, b in ranked)))

@@ -11,6 +11,8 @@ from fmcore.nouns import Curve, Explanation, Trust
 from pages import figures, ui
 
 STRONGEST = 8
+PLOT_PX = 235
+"""Height of the curves' plot without its axis."""
 IN_READING_ORDER = 400
 """Pieces that the strip of all words draws."""
 
@@ -47,21 +49,24 @@ def word_bars(explanation: Explanation) -> go.Figure:
         )
     )  # fmt: skip
     ui.desk(fig, 30 * len(top) + 52, hovermode="closest")
-    reach = max((abs(value) for value in values), default=1.0) * 1.4
-    low, high = (-reach if min(values, default=0.0) < 0 else -reach * 0.25), (reach if max(values, default=0.0) > 0 else reach * 0.25)
-    fig.update_xaxes(range=[low, high], showticklabels=False, ticks="")
-    short = [figures.chart_text(f"▼ {against}"), figures.chart_text(f"{towards} ▲")]
-    for x, words, anchor in ((0, short[0], "right"), (0, short[1], "left")):
-        shown = (values and min(values) < 0) if anchor == "right" else (values and max(values) > 0)
-        if shown:
-            fig.add_annotation(
-                x=x, xref="x", y=0, yref="paper", yanchor="top", yshift=-6, xanchor=anchor, xshift=-8 if anchor == "right" else 8,
-                text=words, showarrow=False, font_size=12,
-            )  # fmt: skip
+    reach = max((abs(value) for value in values), default=1.0)
+    # room for numbers and names on either side
+    low, high = (max(1.5 * side, 0.7 * reach) for side in (-min(values, default=0.0), max(values, default=0.0)))
+    fig.update_xaxes(range=[-low, high], showticklabels=False, ticks="")
+    for words, anchor, shift in _under_bars(explanation.target):
+        fig.add_annotation(
+            x=0, y=0, yref="paper", yanchor="top", yshift=-6, xanchor=anchor, xshift=shift, text=words, showarrow=False, font_size=12
+        )
     fig.update_layout(margin={"l": 8, "r": 8, "t": 4, "b": 28, "pad": 6})
     fig.update_yaxes(autorange="reversed", showgrid=False, tickvals=rows, ticktext=names, nticks=20, tickfont={"size": 13})
     fig.add_vline(x=0, line={"color": ui.NEUTRAL, "width": 1})
     return fig
+
+
+def _under_bars(target: str) -> tuple[tuple[str, str, int], ...]:
+    """What each side of zero is called under the bars, short: the label itself stands above them."""
+    below, above = ("negative", "positive") if target == "net" else ("against it", "for it")
+    return (f"▼ {below}", "right", -8), (f"{above} ▲", "left", 8)
 
 
 def in_words(explanation: Explanation) -> str:
@@ -95,7 +100,7 @@ def reading_strip(explanation: Explanation) -> go.Figure:
     return fig
 
 
-def curves(trust: Trust, target: str) -> go.Figure:
+def curves(trust: Trust) -> go.Figure:
     """Deletion and insertion, each with a random order of the same words dotted in its hue; names and areas at the line ends."""
     t = ui.tokens()
     fig = go.Figure()
@@ -110,9 +115,8 @@ def curves(trust: Trust, target: str) -> go.Figure:
                 line={"color": color, "width": 2 if dash == "solid" else 1.5, "dash": dash},
                 hovertemplate=f"{kind}: <b>%{{y:.2f}}</b><extra></extra>",
             )  # fmt: skip
-    low = min([0.0, *(s for _, c, _, _ in drawn for s in (*c.scores, *c.random))])
-    high = max([1.0 if target != "net" else 0.2, *(s for _, c, _, _ in drawn for s in (*c.scores, *c.random))])
-    low = min(low, -0.2) if target == "net" else low
+    seen = [0.0, *(score for _, curve, _, _ in drawn for score in (*curve.scores, *curve.random))]
+    low, high = min(seen), next(top for top in (0.1, 0.25, 0.5, 1.0) if max(seen) <= top * 1.001 or top == 1.0)
     ui.desk(fig, 300, margin={"l": 8, "r": 150, "t": 10, "b": 8, "pad": 4})
     room = (high - low) * 0.06
     fig.update_yaxes(range=[low - room, high + room], nticks=5)
@@ -125,26 +129,25 @@ def curves(trust: Trust, target: str) -> go.Figure:
 
 
 def _line_ends(fig: go.Figure, drawn: list[tuple[str, Curve, str, str]], low: float, high: float) -> None:
-    """Names at the right end of the lines, pushed apart where two would lie on one another."""
-    ends = []
+    """Names at the right end of the lines, in the page's own text colour behind a piece of the line, pushed apart where two would lie
+    on one another."""
+    ends = []  # (height, words, lines of text)
     for name, curve, color, better in drawn:
-        ends.append((curve.scores[-1], f"<b>{name}</b> area {_real(curve.area)}<br>{better}", color, 2))
-        ends.append((curve.random[-1], f"random order {_real(curve.random_area)}", None, 1))
-    span = (high - low) / 250  # a pixel of the plot, about
-    # every deletion ends where every insertion begins: ends of one height are told from top to bottom in this order
-    ends.sort(key=lambda end: (-round(end[0], 3), end[3] == 1))
-    at = [value for value, *_ in ends]
-    for i in range(1, len(ends)):
-        need = (8.5 * ends[i - 1][3] + 8.5 * ends[i][3] + 2) * span
-        at[i] = min(at[i], at[i - 1] - need)
-    below = max(0.0, (low + 8.5 * ends[-1][3] * span) - at[-1]) if ends else 0.0
-    if below:
-        at[-1] += below
-        for i in range(len(ends) - 2, -1, -1):
-            at[i] = max(at[i], at[i + 1] + (8.5 * ends[i + 1][3] + 8.5 * ends[i][3] + 2) * span)
-    for y, (_, words, color, _) in zip(at, ends, strict=True):
-        font = {"size": 12, "color": color} if color else {"size": 12}
-        fig.add_annotation(x=1, xref="paper", xshift=8, y=y, text=words, showarrow=False, xanchor="left", align="left", font=font)
+        line = f'<span style="color:{color}">{{}}</span>'
+        ends.append((curve.scores[-1], f"{line.format('━')} <b>{name}</b> area {_real(curve.area)}<br>{better}", 2))
+        ends.append((curve.random[-1], f"{line.format('┅')} random order {_real(curve.random_area)}", 1))
+    # every deletion ends where its random orders end: ends of one height are told with the explanation's own first
+    ends.sort(key=lambda end: (-round(end[0], 2), -end[2]))
+    line_height = 17 * (high - low) / PLOT_PX
+    at: list[float] = []
+    for height, _, n in ends:
+        at.append(min(height, at[-1] - line_height * (ends[len(at) - 1][2] + n) / 2) if at else height)
+    floor = low
+    for i in range(len(ends) - 1, -1, -1):
+        at[i] = max(at[i], floor + line_height * ends[i][2] / 2)
+        floor = at[i] + line_height * ends[i][2] / 2
+    for y, (_, words, _) in zip(at, ends, strict=True):
+        fig.add_annotation(x=1, xref="paper", xshift=8, y=y, text=words, showarrow=False, xanchor="left", align="left", font_size=12)
 
 
 def curves_in_words(trust: Trust) -> str:

@@ -15,7 +15,7 @@ from fmcore.explain import reviews, telling
 from fmcore.explain.answering import Answer
 from fmcore.explain.asking import Question
 from fmcore.nouns import FMError, Neighbour
-from pages import answers, figures, ui, why
+from pages import figures, ui, why
 
 MAX_NOTE = 1_000
 
@@ -55,8 +55,7 @@ def _row(row: Neighbour) -> None:
 
 def _novelty(answer: Answer) -> None:
     """How unlike everything it learnt from the text is, against where the model stops answering."""
-    prediction = answer.prediction
-    st.markdown(f"{ui.chip(*answers.verdict(prediction))} {ui.esc(prediction.reason.replace(' -', ' −'))}")
+    st.markdown(f"**How unlike them all is it?** {ui.esc(answer.prediction.reason.replace(' -', ' −'))}")
 
 
 def _disagree(desk: Any, question: Question, answer: Answer) -> None:

@@ -22,7 +22,7 @@ from pages import explain_charts as charts
 OWN = "the model's answer"
 """The target where nobody chose one."""
 TOP = 5
-N_EXAMPLES = 5
+N_EXAMPLES = 4
 
 METHODS = {
     "fast": ("a surrogate learnt from a few dozen masked texts; its Shapley values add up", (20, 40, 80, 160)),
@@ -74,15 +74,12 @@ def draw(desk: Any, task: str, version: str) -> None:
 
 def _ask_card(desk: Any, task: str, version: str) -> _Choice:
     """Text, examples, and how it is explained."""
-    if "explain_text" not in st.session_state:  # a box that was not on the page for a while has forgotten its text
-        st.session_state["explain_text"] = st.session_state.get("explain_asked", "")
     with st.container(border=True):
-        with st.form("explain_form", border=False):
+        form = st.form("explain_form", border=False)
+        with form, st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             hint = "A message, a headline, an article"
-            st.text_area("Text", key="explain_text", height=96, placeholder=hint, label_visibility="collapsed")
-            with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-                ui.note("The text stays in this browser session.")
-                st.form_submit_button("Explain", type="primary", icon=":material/troubleshoot:", on_click=_asked)
+            st.text_area("Text", key="explain_text", height=76, placeholder=hint, label_visibility="collapsed", persist_state="session")
+            st.form_submit_button("Explain", type="primary", icon=":material/troubleshoot:", on_click=_asked)
         examples = _examples(desk.registry.get(task, version).dataset)
         if examples:
             st.pills(
@@ -95,16 +92,18 @@ def _ask_card(desk: Any, task: str, version: str) -> _Choice:
 def _choice(task: str) -> _Choice:
     """Method, budget and target, with a sentence on what they cost."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        method = st.selectbox("Method", list(METHODS), key="explain_method", format_func=why.METHODS.get, width=210)
+        method = st.selectbox(
+            "Method", list(METHODS), key="explain_method", format_func=why.METHODS.get, width=210, persist_state="session"
+        )
         said, budgets = METHODS[method]
         unit = "Steps" if method == "gradients" else "Texts it may ask the model for"
         budget = st.selectbox(
             unit, budgets, index=budgets.index(USUAL[method]), key=f"explain_budget_{method}", format_func="{:,}".format, width=210,
-            disabled=len(budgets) == 1,
+            disabled=len(budgets) == 1, persist_state="session",
         )  # fmt: skip
         options = [OWN, *_targets(task)]
-        target = st.selectbox("Explained is", options, key=f"explain_target_{task}", format_func=_target_name, width=240)
-    ui.note(f"{ui.esc(why.METHODS[method])}: {ui.esc(said)}.")
+        target = st.selectbox("What is explained", options, key=f"explain_target_{task}", format_func=_target_name, width=240)
+    ui.note(f"{ui.esc(why.METHODS[method])}: {ui.esc(said)}. The text stays in this browser session.")
     return _Choice(method, int(budget), None if target not in options or target == OWN else target)
 
 
@@ -122,7 +121,7 @@ def _target_name(target: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    return ui.esc(ui.short(text, 46))
+    return ui.esc(ui.short(text, 48))
 
 
 def _asked() -> None:
@@ -174,15 +173,15 @@ def _explained(desk: Any, question: Question) -> Answer | None:
                 alt = f"Every word in reading order. {charts.in_words(answer.explanation)}"
                 ui.show(charts.reading_strip(answer.explanation), "explain-strip", alt)
             why.numbers(answer.explanation, key="explain-one")
-            why.facts(answer.explanation, answer.trust)
+            why.facts(answer)
     with right:
         net = answer is not None and answer.explanation.target == "net"
-        ui.card("Strongest words", "points of net score" if net else "points of probability")
+        ui.card("Strongest words", "points of net score" if net else "points of its probability")
         if answer is not None:
             why.strongest(answer.explanation, key="explain-one")
         else:
             st.markdown("The bars come with the answer.")
-    if answer is not None and answer.prediction is not None:
+    if answer is not None:
         seen = st.session_state.setdefault("explain_seen", {})
         news = seen.get(question.task) is None or list(seen[question.task].scores)[:TOP] != list(answer.prediction.scores)[:TOP]
         seen[question.task] = answer.prediction
@@ -196,7 +195,7 @@ def _heading(desk: Any, answer: Answer | None) -> None:
         ui.card("Word by word")
         return
     shown = [why.answer_chip(answer.explanation)]
-    if answer.prediction is not None and not answer.prediction.in_scope:
+    if not answer.prediction.in_scope:
         shown.append(ui.chip(*answers.verdict(answer.prediction)))
     shown.append(why.mark(desk, answer.explanation.task, answer.explanation.version))
     ui.card("Word by word", "", " ".join(part for part in shown if part))
@@ -210,7 +209,7 @@ def _trusted(answer: Answer) -> None:
             ui.card("Can you trust this?")
             st.markdown(f"It could not be checked. {ui.esc(answer.missing.get('trust', ''))}")
         return
-    left, right = ui.split(1, 2)
+    left, right = ui.split(1, 1)
     with left, ui.guarded():
         ui.card("Can you trust this?", "", why.verdict_chip(trust))
         why.checks(trust)
@@ -222,7 +221,7 @@ def _trusted(answer: Answer) -> None:
             st.markdown("Too few words to take away or bring back.")
         else:
             ui.card("Deletion and insertion", f"{what} as words go, or come back, the strongest first")
-            ui.show(charts.curves(trust, target), "explain-curves", charts.curves_in_words(trust))
+            ui.show(charts.curves(trust), "explain-curves", charts.curves_in_words(trust))
         if trust.agreement:
             ui.note("Do other methods rank the words alike? 1 is the same order, 0 is chance")
             st.table(why.agreement(trust.agreement), border="horizontal", hide_index=True)

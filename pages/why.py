@@ -17,6 +17,7 @@ import streamlit as st
 
 from fmcore.explain.answering import Answer
 from fmcore.explain.asking import Question
+from fmcore.explain.faithfulness import YARDSTICK
 from fmcore.nouns import Explanation, FMError, Trust
 from fmcore.text import clean
 from pages import explain_charts as charts
@@ -31,6 +32,8 @@ SHOWN_CHARS = 3_000
 """Characters of the words in reading order that are drawn until somebody asks for all."""
 PLAIN_BELOW, GLYPH_ABOVE, BOLD_ABOVE = 0.20, 0.33, 0.66
 """Shares of the strongest word's value: plainer words have no tint, stronger ones a glyph, the strongest are bold."""
+ROUNDED = 0.01
+"""Smallest difference between the score of a text asked alone and among others that is said."""
 EXACT = 1e-3
 """Largest gap between the values' sum and the score that is not worth a warning."""
 
@@ -96,7 +99,7 @@ def draw(
     elif why_not := answer.missing.get("trust"):
         ui.note(f"It could not be checked: {ui.esc(why_not)}")
     numbers(answer.explanation, key=key)
-    facts(answer.explanation, answer.trust)
+    facts(answer)
     if st.button("Open on Explain", key=f"{key}-open", type="tertiary", icon=":material/troubleshoot:"):
         open_page(task, text, version)
 
@@ -343,20 +346,21 @@ def checks(trust: Trust) -> None:
     """The checks behind the verdict, each with its numbers; passed or not by icon, word and colour."""
     for name, passed, told in trust.checks:
         with st.container(horizontal=True, vertical_alignment="top", gap="small", wrap=False):
-            with st.container(width=112):
+            with st.container(width=116):
                 icon = ":material/check_circle:" if passed else ":material/error:"
-                st.markdown(ui.chip(name if passed else f"Not {name[:1].lower()}{name[1:]}", "green" if passed else "orange", icon))
-            st.markdown(ui.esc(told), width="stretch")
+                st.markdown(ui.chip(name.capitalize() if passed else f"Not {name.lower()}", "green" if passed else "orange", icon))
+            st.markdown(f":small[{ui.esc(told.replace(' -', ' −'))}]", width="stretch")
 
 
 def agreement(values: Mapping[str, float]) -> pd.DataFrame:
     """Rank correlation with other methods: method, Spearman."""
-    names = [METHODS.get(name, name.capitalize()) for name in values]
+    names = ["The check's own Shapley values" if name == YARDSTICK else METHODS.get(name, name) for name in values]
     return pd.DataFrame({"Method": names, "Rank correlation": [ui.signed(value) for value in values.values()]})
 
 
-def facts(explanation: Explanation, trust: Trust | None = None) -> None:
+def facts(answer: Answer) -> None:
     """Where the answer comes from: method, calls, gap, words, version, time, and whether the store had it."""
+    explanation, trust = answer.explanation, answer.trust
     piece = "piece" if _in_runs(explanation) else "word"
     n_words = f"{len(explanation.tokens):,} {piece}{'' if len(explanation.tokens) == 1 else 's'}"
     asked = f"{explanation.n_calls:,} texts asked of the model" + (f" and {trust.n_calls:,} to check" if trust is not None else "")
@@ -368,4 +372,11 @@ def facts(explanation: Explanation, trust: Trust | None = None) -> None:
         ui.note(
             f":orange[:material/warning: The values miss the score by {explanation.additivity_error:.3f}.] "
             f"{ui.esc(METHODS.get(explanation.method, explanation.method))} does not have to add up."
+        )
+    alone = answer.prediction.scores.get(explanation.target)
+    if alone is not None and abs(alone - explanation.score) >= ROUNDED:
+        here = figures.probability(explanation.score)
+        ui.note(
+            f"Asked alone, the text gets {ui.esc(figures.probability(alone))}, here among others {ui.esc(here)}: "
+            "the served encoder counts in 8 bits, and rounds by what is asked together."
         )

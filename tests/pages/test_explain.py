@@ -2,19 +2,25 @@
 
 import datetime as dt
 import html
+import json
 import re
+import shutil
+import time
 from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
 from streamlit.testing.v1 import AppTest
 
-from fmcore import clock
+from fmcore import clock, runtime
+from fmcore.config import Settings
+from fmcore.explain import reviews
 from fmcore.explain.words import split
-from fmcore.nouns import Curve, Edit, Explanation, Flip, FMError, Trust
+from fmcore.nouns import Curve, Edit, Explanation, Flip, FMError, Prediction, Trust
 from fmcore.serving.engine import Overloaded
 from fmcore.text import clean
-from pages import explain_changes, explain_charts, why
+from pages import explain_changes, explain_charts, explain_text, why
+from tests.pages import tiny_model, toy_desk
 
 SHELL = str(Path(__file__).resolve().parents[2] / "pages" / "shell.py")
 
@@ -102,7 +108,7 @@ def trusted(verdict="trust", *, curves=True) -> Trust:
 
 
 def test_curves_are_labelled_at_their_ends_with_random_orders_dotted():
-    figure = explain_charts.curves(trusted(), "card")
+    figure = explain_charts.curves(trusted())
     assert [line.line.dash for line in figure.data] == ["dot", "solid", "dot", "solid"]
     told = " ".join(note.text for note in figure.layout.annotations)
     assert "Deletion" in told and "area 0.35" in told and "Insertion" in told and told.count("random order") == 2
@@ -148,11 +154,18 @@ class Desk:
         return {"synthetic": True}
 
 
+def predicted(score=0.9) -> Prediction:
+    return Prediction(
+        label="card", score=score, scores={"card": score, "refund": 1 - score}, in_scope=True, novelty=0.1, threshold=1.0, reason="In scope.",
+        candidates=("card",), coverage=0.9, version="v1",
+    )  # fmt: skip
+
+
 def answer_to(question, **changes):
     from fmcore.explain.answering import Answer
 
     made = explained(question.text, **changes)
-    return Answer(explanation=made, prediction=None, sentence="‘one’ speaks for <b>card</b> most.", trust=trusted())
+    return Answer(explanation=made, prediction=predicted(made.score), sentence="‘one’ speaks for <b>card</b> most.", trust=trusted())
 
 
 def drawn(desk, text, **how):
@@ -272,7 +285,7 @@ def test_a_gap_and_a_stored_answer_are_said():
     changes = {"additivity_error": 0.052, "method": "lime", "stored": True, "made_at": clock.now() - dt.timedelta(minutes=4), "n_unread": 1200}
     at = drawn(Desk(lambda question: Ticket("done", answer_to(question, **changes))), "my card is lost")
     words = told(at).replace("\\", "")
-    assert "miss the score by 0.052" in words and "from the store" in words and "4 min ago" in words and "last 1,200 characters" in words
+    assert "miss the score by 0.052" in words and "from the store" in words and "made 4 min" in words and "last 1,200 characters" in words
 
 
 # ---------------------------------------------------------------- flips and edits as text
@@ -289,3 +302,159 @@ def test_the_difference_of_two_texts_keeps_their_order():
     assert [kind for kind, _ in parts] == ["same", "new", "same", "gone", "new", "same", "new"]
     assert "".join(word for kind, word in parts if kind != "gone") == "my new card was lost today"
     assert explain_changes.marked(explain_changes.difference(" ".join(["a"] * 900), " ".join(["a"] * 900 + ["end"]))).startswith("…")
+
+
+# ---------------------------------------------------------------- the page
+
+
+TEXT = "my card was stolen abroad and <b>I</b> need :red[help] $now$"
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A folder with two real versions for the whole file; each test has its own copy."""
+    home = tmp_path_factory.mktemp("explain")
+    runtime.stop()
+    made = runtime.start(Settings(home=home / "home"), {})
+    tiny_model.adopt(made, home / "a", seed=0)
+    tiny_model.adopt(made, home / "b", seed=1, promote=False)
+    runtime.stop()
+    return home / "home"
+
+
+@pytest.fixture
+def desk(filled, tmp_path):
+    shutil.copytree(filled, tmp_path / "home")
+    yield runtime.start(Settings(home=tmp_path / "home"), {})
+    runtime.stop()
+
+
+def opened(**query) -> AppTest:
+    at = AppTest.from_file(SHELL, default_timeout=60)
+    for name, value in query.items():
+        at.query_params[name] = value
+    return sound(at.switch_page("explain.py").run())
+
+
+def sound(at: AppTest) -> AppTest:
+    assert not at.exception
+    assert not [e.value for e in at.error if "could not be drawn" in e.value]
+    return at
+
+
+def waited(at: AppTest) -> AppTest:
+    """Run the page until nothing on it is being worked on: a fragment's clock does not tick here."""
+    for _ in range(200):
+        if not at.get("progress"):
+            return sound(at)
+        time.sleep(0.1)
+        at.run()
+    raise AssertionError("the answer did not come")
+
+
+def asked(text: str, **query) -> AppTest:
+    at = opened(**query)
+    at.text_area(key="explain_text").set_value(text)
+    return waited(at.button(key="FormSubmitter:explain_form-Explain").click().run())
+
+
+def test_without_a_model_the_page_says_how_to_get_one():
+    toy_desk.start({})
+    try:
+        assert "No model for Customer\\-service intent yet" in told(opened())
+    finally:
+        runtime.stop()
+
+
+@pytest.mark.slow
+def test_one_text_is_explained_with_its_trust_and_shown_as_text(desk):
+    at = asked(TEXT)
+    assert {h.value for h in at.header} >= {
+        "Word by word", "Strongest words", "Can you trust this?", "Deletion and insertion", "What would change the answer?",
+        "Edit and compare", "Known examples near it", "I disagree",
+    }  # fmt: skip
+    assert any(words in told(at) for words, *_ in why.VERDICTS.values())
+    table = at.dataframe[0].value
+    assert table["word"].tolist() == TEXT.split()
+    for value in (m.value for m in at.markdown):
+        assert "<b>" not in value.replace("\\<", "") and ":red[help" not in value.replace("\\:", "")
+    assert not {"text", "explain_text"} & set(at.query_params)
+    assert TEXT not in json.dumps(dict(at.query_params))
+
+
+@pytest.mark.slow
+def test_one_visitors_text_is_not_there_for_another_and_not_in_the_log(desk, caplog):
+    asked("the secret of visitor one")
+    other = opened()
+    assert "secret" not in told(other) and not other.text_area(key="explain_text").value
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["", "one", "我的信用卡丢了", "word " * 5_000])
+def test_empty_short_chinese_and_long_texts_have_an_answer(desk, text):
+    at = asked(text)
+    assert not at.error
+    assert "Word by word" in {h.value for h in at.header}
+
+
+@pytest.mark.slow
+def test_another_target_is_explained(desk):
+    at = asked("my card was stolen")
+    labels = at.selectbox(key="explain_target_intent").options
+    assert labels[0] == explain_text.OWN and len(labels) == 1 + explain_text.TOP
+    second = list(desk.engine.predict("intent", ["my card was stolen"])[0].scores)[1]
+    waited(at.selectbox(key="explain_target_intent").set_value(second).run())
+    assert f"for {second.replace('_', ' ')}" in told(at).replace("\\", "")
+
+
+@pytest.mark.slow
+def test_flips_are_searched_for_on_request_only(desk):
+    at = asked("my card was stolen")
+    assert "Search for the fewest edits" in [b.label for b in at.button]
+    waited(at.button(key="explain-flips-start").click().run())
+    assert "Verified" in told(at) or "No small edit" in told(at)
+
+
+@pytest.mark.slow
+def test_an_edited_text_is_compared_with_the_first(desk):
+    at = asked("my card was stolen")
+    at.text_area(key="explain_edit").set_value("my bill was too high")
+    waited(at.button(key="FormSubmitter:explain_edit_form-Compare").click().run())
+    text = told(at)
+    assert "**Before**" in text and "**After**" in text and "− ~~card~~" in text and "+ **bill**" in text
+    first, second = (desk.engine.predict("intent", [t])[0].label for t in ("my card was stolen", "my bill was too high"))
+    assert ("Another answer" in text) == (first != second)
+
+
+@pytest.mark.slow
+def test_a_disagreement_is_stored_with_its_text_only_when_it_is_sent(desk):
+    at = asked("my card was stolen")
+    assert "Sending stores **the text itself**" in told(at)
+    assert not reviews.listed(desk.store)
+    at.text_area(key="explain_note").set_value("a <b>note</b>")
+    waited(at.button(key="FormSubmitter:explain_disagree-Store and send for review").click().run())
+    (sent,) = reviews.listed(desk.store)
+    assert (sent.text, sent.note, sent.task) == ("my card was stolen", "a <b>note</b>", "intent")
+    assert desk.store.rows("SELECT count(*) AS n FROM audit WHERE what = 'send for review'")[0]["n"] == 1
+    assert "Sent for review" in told(at)
+
+
+@pytest.mark.slow
+def test_a_text_brought_from_another_page_is_explained_at_once(desk):
+    at = AppTest.from_file(SHELL, default_timeout=60)
+    at.session_state["explain_task"] = "intent"
+    at.session_state["explain_text"] = at.session_state["explain_asked"] = "my card was stolen"
+    waited(sound(at.switch_page("explain.py").run()))
+    assert at.text_area(key="explain_text").value == "my card was stolen"
+    assert "Can you trust this?" in {h.value for h in at.header}
+    assert not at.query_params
+
+
+def test_names_in_the_address_that_do_not_exist_fall_back():
+    toy_desk.start({})
+    try:
+        at = opened(explain_task="<b>", explain_view="../../x", explain_version="none")
+        assert at.selectbox(key="explain_task").value == "intent"
+    finally:
+        runtime.stop()
