@@ -46,6 +46,15 @@ def test_there_is_none_until_it_is_started_and_none_after_it_was_stopped():
     Store(config.settings().home, wait_s=0).close()  # the file is free again
 
 
+def test_explanations_end_before_what_they_ask_and_write_to(monkeypatch):
+    desk, closed = runtime.start(config.settings(), JOBS), []
+    for name in ("explain", "engine", "store"):
+        part = getattr(desk, name)
+        monkeypatch.setattr(part, "close", lambda name=name, close=part.close: (closed.append(name), close()))
+    runtime.stop()
+    assert closed == ["explain", "engine", "store"]
+
+
 def test_it_survives_a_hot_reload_of_every_module_of_ours(desk):
     ours = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "fmcore"}
     for name in ours:

@@ -42,8 +42,8 @@ SHARES = {"explanation": 3.0, "trust": 4.0, "flips": 4.0, "neighbours": 0.5}
 
 @dataclass(frozen=True)
 class Answer:
-    """Everything from one version. trust, flips and neighbours are None where they were not asked for, or could not be had: `missing`
-    says then why, by part. sentence is plain text; tried says what the search for flips tried."""
+    """Everything from one version. trust, flips and neighbours are None where they were not asked for, or could not be had; `missing`
+    says by part what could not be had, and why. sentence is plain text; tried says what the search for flips tried."""
 
     explanation: Explanation = field(repr=False)
     prediction: Prediction
@@ -77,15 +77,16 @@ class Sources:
 
     def __init__(self, engine: Engine, kept: Kept, home: Path):
         self._engine, self._kept, self._home = engine, kept, home
-        self._nearby: OrderedDict[tuple, tuple[Neighbour, ...]] = OrderedDict()
+        self._nearby: OrderedDict[tuple, tuple[tuple[Neighbour, ...], str]] = OrderedDict()
         self._lock = threading.Lock()
 
     def found(self, asked: Asked) -> dict[Place, Content]:
         """Everything that is stored of a text and a version."""
         return self._kept.found(asked.digest, task=asked.task, version=asked.version)
 
-    def nearest(self, asked: Asked, label: str, *, may_compute: bool) -> tuple[Neighbour, ...] | None:
-        """The nearest known examples, held in memory for the last askers; None where they are not and may not be computed."""
+    def nearest(self, asked: Asked, label: str, *, may_compute: bool) -> tuple[tuple[Neighbour, ...], str] | None:
+        """(the nearest known examples, what was left out and why), held in memory for the last askers; None where they are not and may
+        not be computed."""
         key = (asked.digest, asked.task, asked.version, label)
         with self._lock:
             if key in self._nearby:
@@ -95,12 +96,12 @@ class Sources:
             return None
         from fmcore.explain import neighbours
 
-        made = tuple(neighbours.nearest(self._engine, asked.task, asked.text, version=asked.version, k=NEIGHBOURS))
+        found = neighbours.nearest(self._engine, asked.task, asked.text, version=asked.version, k=NEIGHBOURS)
         with self._lock:
-            self._nearby[key] = made
+            self._nearby[key] = found.neighbours, found.note
             while len(self._nearby) > MAX_NEARBY:
                 self._nearby.popitem(last=False)
-        return made
+            return self._nearby[key]
 
     def keep(self, asked: Asked, place: Place, content: Content) -> None:
         """Store one part, where the store takes it."""
@@ -319,7 +320,10 @@ class Making:
         found = self._sources.nearest(self._asked, label, may_compute=self._model is not None)
         if found is None:
             raise NotStored
-        return found
+        rows, note = found
+        if note:
+            self._missing["neighbours"] = note
+        return rows
 
     # --- how far the model reads
 

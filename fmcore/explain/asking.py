@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from fmcore import tasks
 from fmcore.explain import attributions
 from fmcore.explain.answering import NET, PARTS, Answer, Asked, Making, Model, NotStored, Sources
+from fmcore.explain.gradients import STEPS
 from fmcore.explain.kept import Content, Kept, Place
 from fmcore.explain.tickets import PATIENCE_S, Line, Step, Ticket, TookTooLong
-from fmcore.models.registry import NotPossible, Tampered
+from fmcore.models.registry import Tampered
 from fmcore.nouns import Explanation, FMError, Trust
 from fmcore.serving.engine import Engine, Refused
 from fmcore.store.store import Store
@@ -32,8 +33,6 @@ __all__ = ["METHODS", "NET", "PARTS", "Answer", "BadQuestion", "Explain", "Quest
 METHODS = (*attributions.METHODS, "gradients")
 ALIASES = {"ig": "gradients"}
 """Names of methods at the command line and the API, beside their own."""
-STEPS = 32
-"""Budget of "gradients" when nobody says otherwise: steps of the path."""
 LEAST, MOST = 8, 2_000
 MOST_STEPS = 256
 
@@ -139,14 +138,16 @@ class Explain:
         """On a thread of the line: what is not stored comes from the model, one and the same from beginning to end."""
         with ExitStack() as stack:
             classifier = self._leased(asked, stack)
-            asked = replace(asked, version=classifier.version)
+            if classifier.version != asked.version:
+                asked = replace(asked, version=classifier.version)
+                self._check_target(asked.task, asked.version, asked.target)
             return self._assembled(asked, self._sources.found(asked), Model(classifier, step))
 
     def _leased(self, asked: Asked, stack: ExitStack) -> Classifier:
         """The version that was serving when the question came, else (its folder is refused) the one that serves in its stead."""
         lease: Callable[..., AbstractContextManager[Classifier]] = self._engine.classifier
         if not asked.pinned:
-            with suppress(Refused, Tampered, NotPossible):
+            with suppress(Refused, Tampered):
                 return stack.enter_context(lease(asked.task, version=asked.version))
             return stack.enter_context(lease(asked.task))
         return stack.enter_context(lease(asked.task, version=asked.version))

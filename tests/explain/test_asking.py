@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import stat
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +13,16 @@ from fmcore.explain import asking, kept
 from fmcore.explain.asking import BadQuestion, Explain, Question
 from fmcore.explain.attributions import NotExplained
 from fmcore.explain.tickets import MAX_WAITING
+from fmcore.models import masked_lm
 from fmcore.models.classifier import Classifier
 from fmcore.models.registry import Registry, UnknownModel
 from fmcore.nouns import FMError
-from fmcore.serving.engine import Engine
+from fmcore.serving.engine import Engine, Refused
 from fmcore.store import retention
 from fmcore.store.store import Store, StoreError
 from fmcore.tasks import SENTIMENTS, UnknownTask
 from tests import tiny_model
+from tests.explain import known_model
 
 LONG = 60.0
 TEXT = "please stolen card chip and the refund of my trip"
@@ -31,10 +34,13 @@ class Counting:
 
     def __init__(self):
         self.n_texts = 0
+        self.refused = ""
         self.go = threading.Event()
         self.go.set()
 
     def __call__(self, folder, *, version):
+        if version == self.refused:
+            raise ValueError("damaged")
         model = Classifier.load(folder, version=version)
 
         def embed(texts):
@@ -70,10 +76,11 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory):
-    """A store with two versions of intent and one of sentiment: made once, never changed; every test asks about texts of its own."""
+    """A store with versions of intent and one of sentiment: made once, never changed; every test asks about texts of its own."""
     at = tmp_path_factory.mktemp("asking")
     store = Store(at / "home")
     registry = Registry(store)
+    known_model.adopt(registry, at, known_model.csv(at / "known.csv"), run_id="known")
     first = tiny_model.adopt(registry, at, run_id="a", dataset="demo")
     tiny_model.adopt(registry, at, run_id="b", dataset="other", topics={k: tiny_model.TOPICS[k] for k in ("card", "travel")})
     metrics = tiny_model.save(at / "c", topics=NAMES)
@@ -120,16 +127,42 @@ def test_a_repeat_makes_no_model_call(desk, method):
 
 def test_a_repeat_with_everything_makes_no_model_call(desk):
     text = "stolen pin and the abroad flight today"
+    version = next(v.version for v in desk.registry.versions("intent") if v.run_id == "known")
     parts = ("trust", "flips", "neighbours")
-    first = desk.ask(text, parts=parts)
+    first = desk.ask(text, parts=parts, version=version)
     assert first.trust is not None and first.flips is not None and first.neighbours, first.missing
     n = desk.model.n_texts
-    assert desk.ask(text, parts=parts) == dataclasses.replace(first, explanation=dataclasses.replace(first.explanation, stored=True))
+    assert desk.ask(text, parts=parts, version=version) == dataclasses.replace(first, explanation=dataclasses.replace(first.explanation, stored=True))
     assert desk.model.n_texts == n
     other = desk.again()
-    second = other.ask(text, parts=("trust", "flips"))
+    second = other.ask(text, parts=("trust", "flips"), version=version)
     assert other.model.n_texts == 0 and (second.trust, second.flips, second.tried) == (first.trust, first.flips, first.tried)
     other.close()
+
+
+def test_a_part_that_cannot_be_had_is_said_and_the_rest_stands(desk):
+    """The rows of the data set demo are not those the tiny model learnt from."""
+    answer = desk.ask("an opera and a card", parts=("neighbours",))
+    assert answer.neighbours is None and "cannot be shown" in answer.missing["neighbours"] and answer.explanation.tokens
+    n = desk.model.n_texts
+    desk.ask("an opera and a card", parts=("neighbours",))
+    assert desk.model.n_texts == n
+
+
+def test_flips_are_searched_again_once_there_are_words_to_swap_in(desk, monkeypatch):
+    text = "stolen plastic with the help"
+    before = desk.ask(text, parts=("flips",))
+    assert before.flips is not None and "deleted only" in before.tried
+    proposer = SimpleNamespace(propose=lambda _words, _place, _k: ["refund", "abroad"])
+    monkeypatch.setattr(masked_lm, "exists", lambda _home: True)
+    monkeypatch.setattr(masked_lm, "load", lambda _home: proposer)
+    after = desk.ask(text, parts=("flips",))
+    assert after.flips != before.flips and {edit.new for flip in after.flips for edit in flip.edits} <= {"", "refund", "abroad"}
+    n = desk.model.n_texts
+    again = desk.ask(text, parts=("flips",))
+    assert (again.flips, again.tried) == (after.flips, after.tried) and desk.model.n_texts == n
+    for flip in again.flips:
+        assert desk.engine.predict("intent", [flip.text])[0].label == flip.label != flip.old_label
 
 
 def test_another_question_about_the_same_text_is_computed(desk):
@@ -226,6 +259,19 @@ def test_a_swap_in_the_middle_changes_nothing(desk):
         assert ticket.wait(LONG) and ticket.error is None
         assert ticket.answer.explanation.version == ticket.answer.prediction.version == before
         assert desk.ask("replace my plastic card").explanation.version == after, "the next answer is the new champion's"
+    finally:
+        desk.registry.rollback("intent", by="test", reason="end of test")
+
+
+def test_where_the_champion_is_refused_the_version_before_it_explains(desk):
+    before, after = desk.registry.champion("intent").version, desk.registry.versions("intent")[0].version
+    desk.registry.promote("intent", after, by="test", reason="better")
+    desk.model.refused = after
+    try:
+        assert desk.ask("the chip and a card").explanation.version == before
+        assert desk.ask("the chip and a card").explanation.stored
+        with pytest.raises(Refused):
+            desk.ask("the chip and a card", version=after)
     finally:
         desk.registry.rollback("intent", by="test", reason="end of test")
 
