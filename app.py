@@ -33,6 +33,7 @@ from fmcore import clock, log, runtime
 from fmcore.api import allow_hosts, api
 from fmcore.config import Settings, settings
 from fmcore.data import sources
+from fmcore.models import masked_lm
 from fmcore.nouns import FMError
 from fmcore.runs import AlreadyQueued
 from fmcore.tasks import TASKS, first_run
@@ -169,13 +170,17 @@ class Desk:
             return
 
     def _first_models(self) -> None:
-        """Ask for the first models that had no place in the queue at the start, as soon as there is one."""
+        """Ask for the first models that had no place in the queue at the start, as soon as there is one; then for what swaps words."""
         while self.first and not self.stopping.wait(1.0):
             try:
                 self.first = first_launch(self.runtime, self.first)
             except FMError as error:  # asked for again at the next start; a person can also do it on the Training page
                 logger.warning("first models of %s were not asked for", ", ".join(self.first), exc_info=error)
                 return
+        try:
+            first_words(self.runtime)
+        except FMError as error:  # the same: explanations delete words only, until there is one
+            logger.warning("the first masked language model was not asked for", exc_info=error)
 
     def _keep_warm(self) -> None:
         """Load a new champion as soon as it is one, so that no visitor waits for it."""
@@ -229,6 +234,13 @@ def first_launch(desk: Any, tasks: Sequence[str] = tuple(TASKS)) -> tuple[str, .
         except AlreadyQueued:
             return tuple(missing[i:])
     return ()
+
+
+def first_words(desk: Any) -> None:
+    """A desk without a masked language model trains one behind its first models, so that explanations can swap words."""
+    under_way = any(run.job == "masked_lm" for run in desk.runs.active())
+    if desk.settings.bootstrap and not under_way and not masked_lm.exists(desk.settings.home):
+        desk.runs.request("masked_lm", {}, trigger="first launch")
 
 
 def leave(sentence: str) -> NoReturn:

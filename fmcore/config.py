@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Profile:
-    """The constants behind the one dial. max_tokens: longest text a model reads; batch: training batch size."""
+    """The constants behind the one dial. max_tokens: longest text a model reads; batch: training batch size; masking_steps: training
+    steps of the masked language model."""
 
     batch: int
     encode_batch: int
@@ -24,12 +25,15 @@ class Profile:
     epochs: int
     random_features: int
     bootstrap_resamples: int
+    masking_steps: int
 
 
 PROFILES = {
-    "tiny": Profile(batch=16, encode_batch=32, max_tokens=32, epochs=1, random_features=256, bootstrap_resamples=200),
-    "base": Profile(batch=32, encode_batch=64, max_tokens=64, epochs=3, random_features=4000, bootstrap_resamples=1000),
-    "gpu": Profile(batch=64, encode_batch=256, max_tokens=128, epochs=5, random_features=4000, bootstrap_resamples=1000),
+    "tiny": Profile(batch=16, encode_batch=32, max_tokens=32, epochs=1, random_features=256, bootstrap_resamples=200, masking_steps=20),
+    "base": Profile(batch=32, encode_batch=64, max_tokens=64, epochs=3, random_features=4000, bootstrap_resamples=1000, masking_steps=900),
+    "gpu": Profile(
+        batch=64, encode_batch=256, max_tokens=128, epochs=5, random_features=4000, bootstrap_resamples=1000, masking_steps=4000
+    ),
 }
 
 

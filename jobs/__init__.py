@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from jobs import alerts, deliver, explain, fetch, finetune, ingest, maintain, score
+from jobs import alerts, deliver, explain, fetch, finetune, ingest, maintain, masked_lm, score
 
-JOBS = {job.name: job for job in (finetune.JOB, explain.JOB, fetch.JOB, maintain.JOB, ingest.JOB, deliver.JOB, score.JOB, alerts.JOB)}
+JOBS = {
+    job.name: job
+    for job in (finetune.JOB, explain.JOB, masked_lm.JOB, fetch.JOB, maintain.JOB, ingest.JOB, deliver.JOB, score.JOB, alerts.JOB)
+}

@@ -173,10 +173,30 @@ def test_the_first_models_of_the_other_tasks_are_asked_for_as_the_queue_empties(
         runtime.stop()
 
 
+def test_a_desk_that_cannot_swap_words_asks_once_for_what_can(monkeypatch):
+    monkeypatch.setenv("FM_BOOTSTRAP", "true")
+    config.settings.cache_clear()
+    desk = runtime.start(settings(), JOBS)
+    try:
+        app.first_words(desk)
+        app.first_words(desk)
+        (run,) = desk.runs.active()
+        assert (run.job, run.trigger) == ("masked_lm", "first launch")
+        desk.runs.cancel(run.id, by="a test")
+        place = settings().home / "masked_lm"
+        place.mkdir()
+        (place / "current.json").write_text("{}")
+        app.first_words(desk)
+        assert desk.runs.active() == []
+    finally:
+        runtime.stop()
+
+
 def test_no_first_run_where_it_was_switched_off():
     desk = runtime.start(settings(), JOBS)
     try:
         app.first_launch(desk)
+        app.first_words(desk)
         assert desk.runs.active() == []
     finally:
         runtime.stop()
