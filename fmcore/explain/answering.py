@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmcore import clock
-from fmcore.explain import attributions, kept, words
+from fmcore.explain import attributions, kept, telling, words
 from fmcore.explain.kept import Content, Kept, Place
 from fmcore.explain.tickets import Step, TookTooLong
 from fmcore.nouns import Explanation, Flip, FMError, Neighbour, Prediction, Trust
@@ -34,6 +34,8 @@ SEEDED = ("fast", "shap", "lime")
 """Methods that draw at random: trust asks them again under SEEDS."""
 SEEDS = (1, 2)
 NEIGHBOURS = 6
+BATCH_CHARS = 100_000
+"""Characters of one batch at most, of texts of the same length: a batch is not stopped in its middle."""
 MAX_NEARBY = 256
 """Answers of "neighbours" held in memory: they show texts of the training data, which do not belong into the table."""
 SHARES = {"explanation": 3.0, "trust": 4.0, "flips": 4.0, "neighbours": 0.5}
@@ -139,9 +141,10 @@ class Model:
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """(n, labels) probabilities, as served."""
         c, out = self.classifier, []
-        for at in range(0, len(texts), attributions.BATCH):
+        size = min(attributions.BATCH, max(1, BATCH_CHARS // max([1, *map(len, texts)])))
+        for at in range(0, len(texts), size):
             self._step(self._at, self._message)
-            batch = list(texts[at : at + attributions.BATCH])
+            batch = list(texts[at : at + size])
             out.append(c.probabilities(c.embed(batch)[0], lexical=c.lexical_scores(batch)))
         return np.concatenate(out) if out else np.zeros((0, len(c.labels)))
 
@@ -173,8 +176,6 @@ class Making:
 
     def answer(self) -> Answer:
         """The whole of it. Raises NotStored, Cancelled, and what the methods raise about the text itself."""
-        from fmcore.explain import telling
-
         asked = self._asked
         prediction = self._part(("prediction", "", 0, ""), kept.to_prediction, self._predicted, kept.from_prediction)
         place = ("explanation", asked.method, asked.budget, asked.target or prediction.label)

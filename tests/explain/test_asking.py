@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fmcore.explain import asking, kept
+from fmcore.explain import answering, asking, gradients, kept
 from fmcore.explain.asking import BadQuestion, Explain, Question
-from fmcore.explain.attributions import NotExplained
+from fmcore.explain.attributions import Attribution, NotExplained
 from fmcore.explain.tickets import MAX_WAITING
 from fmcore.models import masked_lm
 from fmcore.models.classifier import Classifier
@@ -236,6 +236,44 @@ def test_only_what_the_model_reads_is_explained(desk):
     assert end == len(" ".join(text.split()[:32])) and made.n_unread == len(text) - end, "the model reads 32 tokens, one a word"
     assert desk.ask(text, method="occlusion", budget=40).explanation.tokens == tuple(text.split()[:32]), "a small budget joins words, none is lost"
     assert made.score == pytest.approx(desk.ask(text).prediction.score, abs=1e-6), "and the rest does not move into its sight"
+
+
+def test_gradients_get_the_folder_the_read_words_and_the_steps(desk, monkeypatch):
+    got = {}
+
+    def integrated(folder, classifier, words, *, target, steps, progress):
+        got.update(folder=folder, words=words.tokens, target=target.tolist(), steps=steps, labels=classifier.labels)
+        progress(0.5)
+        return Attribution(np.full(len(words), 0.25), 0.0, 0.5, steps + 2)
+
+    monkeypatch.setattr(gradients, "integrated", integrated)
+    made = desk.ask("card pin " * 40, method="ig", budget=16, target="refund").explanation
+    assert got["steps"] == 16 and len(got["words"]) == 32 == len(made.tokens) and got["folder"] == desk.registry.champion("intent").path
+    assert got["target"] == [float(label == "refund") for label in got["labels"]]
+    assert made.method == "gradients" and made.additivity_error == pytest.approx(7.5), "what a method leaves open is shown"
+    assert desk.ask("card pin " * 40, method="gradients", budget=16, target="refund").explanation.stored
+
+
+def test_long_texts_are_asked_for_few_at_a_time_so_that_a_cancel_is_heard(desk):
+    sizes = []
+
+    class Model:
+        labels = ("a", "b")
+
+        def embed(self, texts):
+            sizes.append(len(texts))
+            return np.zeros((len(texts), 1)), None
+
+        def lexical_scores(self, texts):
+            return None
+
+        def probabilities(self, embeddings, *, lexical):
+            return np.full((len(embeddings), 2), 0.5)
+
+    looked = []
+    asked = answering.Model(Model(), lambda fraction, message: looked.append(fraction))
+    assert asked.score(["x" * 20_000] * 12).shape == (12, 2) and sizes == [5, 5, 2] and len(looked) == 3
+    assert asked.score(["x"] * 65).shape == (65, 2) and sizes[3:] == [64, 1] and asked.score([]).shape == (0, 2)
 
 
 def test_a_model_with_words_beside_its_encoder_reads_everything(versions):
