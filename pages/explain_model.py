@@ -18,6 +18,7 @@ from fmcore.nouns import FMError
 from pages import figures, live, ui
 
 JOB = "explain"
+NONE_SURE = "none beyond chance yet: more texts would tell"
 N_WORDS = 14
 N_CONFUSIONS = 12
 MOST_SLICES = 8
@@ -113,10 +114,18 @@ def _words(found: Any) -> None:
     if not labels:
         st.markdown(f"No word stands in the {found.support} texts of a label that it takes to say something of it.")
         return
-    label = st.selectbox("Label", labels, key="explain_label", format_func=figures.label, label_visibility="collapsed")
-    rows = strongest(found.words, label if label in labels else labels[0])
+    surest = str(found.words.groupby("label")["sure"].sum().idxmax())
+    label = st.selectbox(
+        "Label", labels, index=labels.index(surest), key="explain_label", format_func=figures.label, label_visibility="collapsed"
+    )
+    rows = strongest(found.words, label)
     told = "; ".join(f"{r.word} {figures.signed_points(r.mean)}, n {r.n}" for r in rows.itertuples(index=False))
     ui.show(words_chart(rows), "explain_words", f"Words that matter for {figures.label(label)}: {told}.")
+    glance = at_a_glance(found.words)
+    st.dataframe(
+        glance, hide_index=True, row_height=34, height=min(40 + 34 * len(glance), 420), alt="The surest words of every label",
+        column_config={"Words": st.column_config.TextColumn("Words beyond chance, points", width="large")},
+    )  # fmt: skip
     with st.expander("All words in numbers", icon=":material/table_rows:"):
         table = found.words[found.words["label"] == label].drop(columns="label")
         shown = table.assign(**{name: 100 * table[name] for name in ("mean", "low", "high")})
@@ -134,6 +143,17 @@ def _words(found: Any) -> None:
 def strongest(words: pd.DataFrame, label: str) -> pd.DataFrame:
     """The surest words of a label, largest rise first."""
     return words[words["label"] == label].head(N_WORDS).sort_values("mean", ascending=False)
+
+
+def at_a_glance(words: pd.DataFrame) -> pd.DataFrame:
+    """Columns Label, Words: the sure words of each label on one line; labels with the most of them first."""
+    rows = []
+    for label, group in words.groupby("label"):
+        sure = group[group["sure"]]
+        said = driving(list(zip(sure["word"], sure["mean"], strict=True))) if len(sure) else NONE_SURE
+        rows.append((len(sure), figures.label(str(label)), said))
+    rows.sort(key=lambda row: (-row[0], row[1]))
+    return pd.DataFrame([row[1:] for row in rows], columns=["Label", "Words"])
 
 
 def words_chart(rows: pd.DataFrame) -> go.Figure:
@@ -245,15 +265,16 @@ def _confusions(found: Any) -> None:
     shown = rows.nlargest(N_CONFUSIONS, "n")
     table = pd.DataFrame(
         {
-            "True label": [figures.label(v) for v in shown["label"]],
-            "Said": [figures.label(v) for v in shown["predicted"]],
+            "True label": [figures.answer(v) for v in shown["label"]],
+            "Said": [figures.answer(v) for v in shown["predicted"]],
             "Rows": shown["n"].to_numpy(),
             "Words that drove it": [driving(words) for words in shown["words"]],
         }
     )
     most = int(rows["n"].max())
     st.dataframe(
-        table, hide_index=True, row_height=34, alt=f"The {len(shown)} most frequent confusions with the words that drove them",
+        table, hide_index=True, row_height=34, height=40 + 34 * len(table),
+        alt=f"The {len(shown)} most frequent confusions with the words that drove them",
         column_config={
             "Rows": st.column_config.ProgressColumn(format="%d", min_value=0, max_value=most, color="blue", width="small"),
             "Words that drove it": st.column_config.TextColumn(width="large"),

@@ -9,6 +9,8 @@ import html
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fmcore.data.labelled import OOS
+
 NONE = "not measured"
 NBSP = "\u00a0"
 """Between a number and its unit, so that a line never ends between them."""
@@ -122,6 +124,11 @@ def ordered(words: Mapping[str, str], other: Mapping[str, str]) -> list[tuple[st
 def label(name: str) -> str:
     """A class name as words: underscores and dashes become blanks, doubled ones one."""
     return " ".join(name.replace("_", " ").split()) or "(no name)"
+
+
+def answer(name: str) -> str:
+    """A label as an answer: "oos" in words."""
+    return "out of scope" if name == OOS else label(name)
 
 
 def chart_text(text: str) -> str:

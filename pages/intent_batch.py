@@ -122,7 +122,7 @@ def _results(rows: pd.DataFrame, done: dict, version: ModelVersion) -> None:
             ui.download("Download CSV", table, "intents.csv", key="intent_download", type="primary")
         shown = table.head(PREVIEW)
         st.dataframe(
-            shown.assign(**{"": ["Why?" if label is not None else None for label in shown["label"]]}),
+            pd.concat([pd.Series(["Why?" if label is not None else None for label in shown["label"]], name=""), shown], axis=1),
             hide_index=True,
             row_height=34,
             key="intent_table",
