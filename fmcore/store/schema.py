@@ -198,7 +198,7 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
         "011_explanations",
         (
             # what was computed for a text, as numbers and places only: the text itself is never here, its digest finds the row again.
-            # part: explanation, trust or flips
+            # part: prediction, explanation, trust or flips
             """CREATE TABLE explanations (
                 digest VARCHAR NOT NULL, task VARCHAR NOT NULL, version VARCHAR NOT NULL, method VARCHAR NOT NULL, budget INTEGER NOT NULL,
                 target VARCHAR NOT NULL, part VARCHAR NOT NULL, content VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
