@@ -254,11 +254,11 @@ def test_gradients_get_the_folder_the_read_words_and_the_steps(desk, monkeypatch
     assert desk.ask("card pin " * 40, method="gradients", budget=16, target="refund").explanation.stored
 
 
-def test_long_texts_are_asked_for_few_at_a_time_so_that_a_cancel_is_heard(desk):
+def test_long_texts_are_asked_for_few_at_a_time_and_what_is_no_number_is_refused(desk):
     sizes = []
 
     class Model:
-        labels = ("a", "b")
+        labels, version, spoilt = ("a", "b"), "v1", 0.5
 
         def embed(self, texts):
             sizes.append(len(texts))
@@ -268,12 +268,15 @@ def test_long_texts_are_asked_for_few_at_a_time_so_that_a_cancel_is_heard(desk):
             return None
 
         def probabilities(self, embeddings, *, lexical):
-            return np.full((len(embeddings), 2), 0.5)
+            return np.full((len(embeddings), 2), self.spoilt)
 
     looked = []
     asked = answering.Model(Model(), lambda fraction, message: looked.append(fraction))
     assert asked.score(["x" * 20_000] * 12).shape == (12, 2) and sizes == [5, 5, 2] and len(looked) == 3
     assert asked.score(["x"] * 65).shape == (65, 2) and sizes[3:] == [64, 1] and asked.score([]).shape == (0, 2)
+    Model.spoilt = np.nan
+    with pytest.raises(NotExplained, match="not finite"):
+        asked.score(["x"])
 
 
 def test_a_model_with_words_beside_its_encoder_reads_everything(versions):
