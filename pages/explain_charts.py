@@ -11,6 +11,8 @@ from fmcore.nouns import Curve, Explanation, Trust
 from pages import figures, ui
 
 STRONGEST = 8
+LABEL = 24
+"""Characters of a bar's label."""
 PLOT_PX = 235
 """Height of the curves' plot without its axis."""
 IN_READING_ORDER = 400
@@ -37,7 +39,7 @@ def word_bars(explanation: Explanation) -> go.Figure:
     top = strongest(explanation)
     against, towards = sides(explanation.target)
     rows = [str(i) for i in range(len(top))]
-    names = [figures.chart_text(" ".join(token.split())) for token, _ in top]
+    names = [figures.chart_text(_short(token)) for token, _ in top]
     values = [value for _, value in top]
     said = [f"{ui.signed(value, 3)} {figures.chart_text(towards if value > 0 else against)}" for value in values]
     fig = go.Figure(
@@ -61,6 +63,12 @@ def word_bars(explanation: Explanation) -> go.Figure:
     fig.update_yaxes(autorange="reversed", showgrid=False, tickvals=rows, ticktext=names, nticks=20, tickfont={"size": 13})
     fig.add_vline(x=0, line={"color": ui.NEUTRAL, "width": 1})
     return fig
+
+
+def _short(token: str) -> str:
+    """A word, or the beginning of a run of words, in a label's width."""
+    line = " ".join(token.split())
+    return line if len(line) <= LABEL else line[: LABEL - 1].rstrip() + "…"
 
 
 def _under_bars(target: str) -> tuple[tuple[str, str, int], ...]:

@@ -215,12 +215,12 @@ def _trusted(answer: Answer) -> None:
         why.checks(trust)
     with right, ui.guarded():
         target = answer.explanation.target
-        what = "net score" if target == "net" else f"probability of “{ui.esc(figures.label(target))}”"
+        what = "net score" if target == "net" else f"“{ui.esc(figures.label(target))}”"
         if trust.deletion is None and trust.insertion is None:
             ui.card("Deletion and insertion")
             st.markdown("Too few words to take away or bring back.")
         else:
-            ui.card("Deletion and insertion", f"{what} as words go, or come back, the strongest first")
+            ui.card("Deletion and insertion", f"{what} as words go, or come back")
             ui.show(charts.curves(trust), "explain-curves", charts.curves_in_words(trust))
         if trust.agreement:
             ui.note("Do other methods rank the words alike? 1 is the same order, 0 is chance")

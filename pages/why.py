@@ -28,8 +28,10 @@ AT_ONCE_S = 0.35
 """How long a page waits for an answer before it shows progress instead: what is in the store is there by then."""
 MOST_HELD = 40
 """Questions that a session remembers; the oldest answered ones go first."""
-SHOWN_CHARS = 3_000
+SHOWN_CHARS = 1_500
 """Characters of the words in reading order that are drawn until somebody asks for all."""
+MOST_UNREAD = 300
+"""Characters that are shown, in grey, of what the model did not read."""
 PLAIN_BELOW, GLYPH_ABOVE, BOLD_ABOVE = 0.20, 0.33, 0.66
 """Shares of the strongest word's value: plainer words have no tint, stronger ones a glyph, the strongest are bold."""
 ROUNDED = 0.01
@@ -271,7 +273,9 @@ def words(explanation: Explanation, text: str, *, key: str, legend: bool = True)
         tokens, values, spans = (*tokens[: n - 1], tokens[n - 1][:SHOWN_CHARS]), values[:n], spans[:n]
     top = max((abs(value) for value in explanation.values), default=0.0)
     marked = word_marks(zip(tokens, values, strict=True), gaps=gaps_of(spans, text), top=top)
-    st.markdown(marked if whole else f"{marked} …")
+    rest = text[explanation.spans[-1][1] :].strip() if whole and explanation.n_unread else ""
+    unread = f" :gray[{ui.esc(ui.short(rest, MOST_UNREAD))}]" if rest else ""
+    st.markdown(f"{marked}{unread}" if whole else f"{marked} …")
     if n_chars > SHOWN_CHARS:
         st.toggle(f"Show all {n_chars:,} characters", key=f"{key}-all")
     if legend:
