@@ -293,7 +293,7 @@ def _on_rows(held: Held, rows: pd.DataFrame, inside: pd.DataFrame) -> list[str]:
         n = int(outside["in_scope"].astype(bool).sum())
         said.append(f"{n:,} of {len(outside):,} rows out of scope were taken for in scope; they stand among the confusions as {OOS}.")
     if held.n_gone:
-        said.append(f"{held.n_gone:,} rows are left out: the data set does not hold them any more.")
+        said.append(f"Rows left out, since the data set does not hold them any more: {held.n_gone:,}.")
     return said
 
 
@@ -306,11 +306,11 @@ def _on_words(
         f"keeps {MATTERS * 100:.0f} point or more from 0; at most {FALSE_DISCOVERIES * 100:.0f} % of such words are expected to be chance."
     ]
     if n_extra:
-        said.append(f"{n_extra:,} more texts that were answered wrongly were explained for the confusions only.")
+        said.append(f"Texts answered wrongly that were explained beside those, for the confusions only: {n_extra:,}.")
     if bare := inside["label"].nunique() - found["label"].nunique():
-        said.append(f"{bare} labels have no word that stands in {SUPPORT} of the texts; explain more texts to see theirs.")
+        said.append(f"Labels without a word that stands in {SUPPORT} of their texts: {bare}. Explain more texts to see theirs.")
     if facts["n_joined"]:
-        said.append(f"{facts['n_joined']:,} texts are so long that neighbours were explained together; those words are not counted.")
+        said.append(f"Texts so long that neighbouring words were explained together, which are not counted: {facts['n_joined']:,}.")
     return said
 
 
