@@ -9,6 +9,7 @@ function that proposes some (models/masked_lm.py has one).
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,12 +22,16 @@ from fmcore.nouns import Edit, Flip
 Propose = Callable[[Words, int, int], list[str]]
 """(words, place, k) -> at most k words to try in that place."""
 
-BUDGET = 400
+BUDGET = 600
 """Texts that the model is asked for at most, in all."""
 KEPT_BACK = 24
 """Calls of the budget that only shortening and the last look at what was found may use."""
-PROPOSALS = 8
-"""Words tried in a place."""
+PROPOSALS = 64
+"""Words that are asked for a place; EXPLORED of them are tried there at first, a word in SAME_WORD places at most, so that many
+different words are; where none of that flips the text, EXPLOITED more swaps of the words that did most."""
+EXPLORED = 8
+SAME_WORD = 2
+EXPLOITED = 96
 MOST_SWAPPED = 24
 """Places where words are swapped: those whose deletion moves the model most."""
 MOST_DELETED = 48
@@ -182,17 +187,48 @@ def _says_something(text: str) -> bool:
 
 
 def _singles(asked: _Asked, words: Words, propose: Propose | None) -> _Layer:
-    """Every deletion, then the swaps at the places whose deletion moved the model most."""
+    """Every deletion, then swaps at the places whose deletion moved the model most."""
     deleted = asked.layer([((place, ""),) for place in _strong_places(asked, words)], kind="deletions")
     if propose is None:
         return deleted
     moved = [deleted.states[i][0][0] for i in np.argsort(-deleted.leads, kind="stable")]
     places = [*moved, *(place for place in range(len(words)) if len(words) <= MOST_DELETED and place not in moved)][:MOST_SWAPPED]
-    swaps = [((place, new),) for place in places for new in _fresh(propose(words, place, PROPOSALS), words.tokens[place])]
-    swapped = asked.layer(swaps, kind="swaps")
-    return _Layer(
-        deleted.states + swapped.states, np.concatenate([deleted.logs, swapped.logs]), np.concatenate([deleted.leads, swapped.leads])
-    )
+    proposed = {place: _fresh(propose(words, place, PROPOSALS), words.tokens[place]) for place in places}
+    tried: Counter[str] = Counter()
+    swaps: list[_State] = []
+    for place, news in proposed.items():
+        chosen = [new for new in news if tried[_core(new)] < SAME_WORD][:EXPLORED]
+        tried.update(map(_core, chosen))
+        swaps += [((place, new),) for new in chosen]
+    explored = _joined(deleted, asked.layer(swaps, kind="swaps"))
+    if explored.flipped:
+        return explored
+    return _joined(explored, asked.layer(_promising(asked, explored, proposed), kind="swaps"))
+
+
+def _promising(asked: _Asked, explored: _Layer, proposed: dict[int, list[str]]) -> list[_State]:
+    """Swaps that were not tried, of words that were tried elsewhere: those first whose word did most there."""
+    logs = {state[0]: answer for state, answer in zip(explored.states, explored.logs, strict=True)}
+    added: dict[str, list[np.ndarray]] = {}
+    for (place, new), answer in logs.items():
+        if new and (place, "") in logs:
+            added.setdefault(_core(new), []).append(answer - logs[place, ""])
+    foretold = {
+        ((place, new),): float(asked.lead(logs[place, ""] + np.mean(added[_core(new)], axis=0)))
+        for place, news in proposed.items()
+        for new in news
+        if (place, "") in logs and (place, new) not in logs and _core(new) in added
+    }
+    return sorted(foretold, key=foretold.__getitem__, reverse=True)[:EXPLOITED]
+
+
+def _joined(first: _Layer, second: _Layer) -> _Layer:
+    return _Layer(first.states + second.states, np.concatenate([first.logs, second.logs]), np.concatenate([first.leads, second.leads]))
+
+
+def _core(word: str) -> str:
+    """A word without its punctuation and case."""
+    return "".join(c for c in word if c.isalnum()).casefold()
 
 
 def _fresh(proposed: Sequence[str], old: str) -> list[str]:
