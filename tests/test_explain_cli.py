@@ -55,12 +55,13 @@ def refused(said, *words):
 
 
 def test_explain_prints_the_contract(home):
-    said = explained(home, "--task", "intent", "--text", TEXT)
+    text = f"{TEXT} still"  # no other test's
+    said = explained(home, "--task", "intent", "--text", text)
     assert {"tokens", "values", "base_value", "label", "score", "additivity_error", "faithfulness"} <= set(said)
-    assert said["tokens"] == TEXT.split() and said["base_value"] + sum(said["values"]) == pytest.approx(said["score"], abs=1e-6)
+    assert said["tokens"] == text.split() and said["base_value"] + sum(said["values"]) == pytest.approx(said["score"], abs=1e-6)
     assert said["label"] == "card" and said["additivity_error"] < 1e-6 and said["faithfulness"]["verdict"] in ("trust", "with care", "do not")
     assert not said["stored"] and said["flips"] is None
-    again = explained(home, "--task", "intent", "--text", TEXT)
+    again = explained(home, "--task", "intent", "--text", text)
     assert again["stored"] and {**again, "stored": False} == said, "the next process finds it in the store"
 
 
