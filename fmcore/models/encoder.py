@@ -151,7 +151,9 @@ def load_encoder(name: str, *, max_tokens: int, device: str | None = None, downl
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a bar on stderr is noise in a log
     folder = _folder_of(name, download=download)
     weights = _checked_weights(folder, name)
     sha256 = _weights_sha256(weights)

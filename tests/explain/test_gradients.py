@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fmcore import config
 from fmcore.explain import gradients, words
 from fmcore.explain.attributions import NotExplained
 from fmcore.models.classifier import Classifier
@@ -41,9 +42,13 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(base, tmp_path_factory):
-    """A model of the recipe linear; nobody writes into it."""
+    """A model of the recipe linear; nobody writes into it. Made before a test has its own FM_HOME, so it has one too."""
     out = tmp_path_factory.mktemp("model") / "linear"
-    train(tiny_data(), LinearParams(base=base, max_tokens=32, random_features=64, resamples=50, fast=True), out, Silent())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FM_HOME", str(out.parent / "home"))
+        config.settings.cache_clear()
+        train(tiny_data(), LinearParams(base=base, max_tokens=32, random_features=64, resamples=50, fast=True), out, Silent())
+    config.settings.cache_clear()
     return out
 
 
@@ -139,6 +144,19 @@ def test_it_refuses_where_the_encoder_in_pytorch_is_not_at_hand(folder, model, t
         with pytest.raises(NotExplained, match=said) as refusal:
             explained(folder, replace(model, info={**model.info, **changed}))
         assert refusal.value.hint
+
+
+def test_no_connection_is_opened_for_a_base_from_the_hub(folder, model, monkeypatch):
+    asked = []
+
+    def cached_file(name, file, **options):
+        asked.append(options["local_files_only"])
+        raise OSError("not downloaded before")
+
+    monkeypatch.setattr("transformers.utils.hub.cached_file", cached_file)
+    with pytest.raises(NotExplained, match="not downloaded before"):
+        explained(folder, replace(model, info={**model.info, "base": "nobody/has-this-model"}))
+    assert asked == [True]
 
 
 @pytest.mark.slow
