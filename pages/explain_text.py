@@ -5,12 +5,14 @@ Draws what desk.explain answers. The text lives in this session only, until some
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
 from fmcore.data import catalogue
+from fmcore.explain import telling
 from fmcore.explain.answering import Answer
 from fmcore.explain.asking import Question
 from fmcore.nouns import FMError, Prediction
@@ -57,13 +59,12 @@ def draw(desk: Any, task: str, version: str) -> None:
     if st.session_state.get("explain_cut"):
         st.warning(f"The text was longer than {MAX_CHARS:,} characters; its beginning is explained.", icon=":material/content_cut:")
     question = Question(
-        task=task, text=text, version=asked_version, method=choice.method, budget=choice.budget, target=choice.target,
-        parts=("explanation", "trust"),
-    )  # fmt: skip
+        task=task, text=text, version=asked_version, method=choice.method, budget=choice.budget, target=choice.target
+    )
     answer = _explained(desk, question)
     if answer is None:
         return
-    _trusted(answer)
+    _trusted(desk, question, answer)
     for part in (explain_changes.flips, explain_changes.compare, explain_known.draw):
         with ui.guarded():
             part(desk, question, answer)
@@ -116,12 +117,12 @@ def _targets(task: str) -> list[str]:
 
 def _target_name(target: str) -> str:
     if target == "net":
-        return "net score: positive less negative"
+        return "net score (positive less negative)"
     return target if target == OWN else figures.label(target)
 
 
 def _shortened(text: str) -> str:
-    return ui.esc(ui.short(text, 48))
+    return ui.esc(ui.short(text, 42))
 
 
 def _asked() -> None:
@@ -201,27 +202,31 @@ def _heading(desk: Any, answer: Answer | None) -> None:
     ui.card("Word by word", "", " ".join(part for part in shown if part))
 
 
-def _trusted(answer: Answer) -> None:
-    """The verdict with its checks, and the curves with the agreement of methods."""
-    trust = answer.trust
-    if trust is None:
-        with st.container(border=True):
-            ui.card("Can you trust this?")
-            st.markdown(f"It could not be checked. {ui.esc(answer.missing.get('trust', ''))}")
-        return
+def _trusted(desk: Any, question: Question, answer: Answer) -> None:
+    """The verdict with its checks, and the curves with the agreement of methods. Asked for on its own: the words do not wait for it."""
     left, right = ui.split(1, 1)
     with left, ui.guarded():
-        ui.card("Can you trust this?", "", why.verdict_chip(trust))
-        why.checks(trust)
+        place = st.container()
+        checked = why.answered(desk, dataclasses.replace(question, parts=("trust",)), key="explain-trust")
+        trust = checked.trust if checked is not None else None
+        with place:
+            ui.card("Can you trust this?", "", why.verdict_chip(trust) if trust is not None else "")
+        if trust is not None:
+            st.markdown(why.told(telling.verdict(trust)))
+            why.checks(trust)
+            ui.note(f"{trust.n_calls:,} texts were asked of the model to check.")
+        elif checked is not None:
+            st.markdown(f"It could not be checked. {ui.esc(checked.missing.get('trust', ''))}")
     with right, ui.guarded():
         target = answer.explanation.target
         what = "net score" if target == "net" else f"“{ui.esc(figures.label(target))}”"
-        if trust.deletion is None and trust.insertion is None:
-            ui.card("Deletion and insertion")
+        ui.card("Deletion and insertion", f"{what} as words go, or come back")
+        if trust is None:
+            st.markdown("The curves come with the checks.")
+        elif trust.deletion is None and trust.insertion is None:
             st.markdown("Too few words to take away or bring back.")
         else:
-            ui.card("Deletion and insertion", f"{what} as words go, or come back")
             ui.show(charts.curves(trust), "explain-curves", charts.curves_in_words(trust))
-        if trust.agreement:
+        if trust is not None and trust.agreement:
             ui.note("Do other methods rank the words alike? 1 is the same order, 0 is chance")
             st.table(why.agreement(trust.agreement), border="horizontal", hide_index=True)

@@ -7,6 +7,7 @@ Computes nothing; asks desk.explain and draws what comes back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,9 @@ METHODS = {
     "occlusion": "Occlusion",
 }
 """Method -> how it is called."""
+
+
+_MINUS = re.compile(r"(?<!\w)-(?=\d)")
 
 
 @dataclass
@@ -197,7 +201,7 @@ def _progress(key: str, doing: str) -> None:
 def sentence(answer: Answer) -> None:
     """The plain sentence, first."""
     if answer.sentence:
-        st.markdown(ui.esc(answer.sentence))
+        st.markdown(told(answer.sentence))
 
 
 def answer_chip(explanation: Explanation) -> str:
@@ -348,12 +352,17 @@ def frame(explanation: Explanation) -> pd.DataFrame:
 
 def checks(trust: Trust) -> None:
     """The checks behind the verdict, each with its numbers; passed or not by icon, word and colour."""
-    for name, passed, told in trust.checks:
+    for name, passed, said in trust.checks:
         with st.container(horizontal=True, vertical_alignment="top", gap="small", wrap=False):
             with st.container(width=116):
                 icon = ":material/check_circle:" if passed else ":material/error:"
                 st.markdown(ui.chip(name.capitalize() if passed else f"Not {name.lower()}", "green" if passed else "orange", icon))
-            st.markdown(f":small[{ui.esc(told.replace(' -', ' −'))}]", width="stretch")
+            st.markdown(f":small[{told(said)}]", width="stretch")
+
+
+def told(sentence: str) -> str:
+    """A sentence with numbers as markdown: escaped, with real minuses."""
+    return ui.esc(_MINUS.sub("−", sentence))
 
 
 def agreement(values: Mapping[str, float]) -> pd.DataFrame:
