@@ -30,7 +30,7 @@ class Profile:
 
 PROFILES = {
     "tiny": Profile(batch=16, encode_batch=32, max_tokens=32, epochs=1, random_features=256, bootstrap_resamples=200, masking_steps=20),
-    "base": Profile(batch=32, encode_batch=64, max_tokens=64, epochs=3, random_features=4000, bootstrap_resamples=1000, masking_steps=900),
+    "base": Profile(batch=32, encode_batch=64, max_tokens=64, epochs=3, random_features=4000, bootstrap_resamples=1000, masking_steps=400),
     "gpu": Profile(
         batch=64, encode_batch=256, max_tokens=128, epochs=5, random_features=4000, bootstrap_resamples=1000, masking_steps=4000
     ),

@@ -44,6 +44,8 @@ LEAST_AGREEMENT = 0.8
 MAX_DIFFERENCE = 1e-2
 """Between the exported and the trained form's scores, as a share of their spread."""
 PLACE = "masked_lm"
+GAIN = 0.5
+"""How strongly the untrained head speaks against the words' frequencies: so little that it begins about where those do."""
 WIDEST_TOKEN = 20
 """Characters of a text that are looked at for each token the model reads."""
 _CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)
@@ -78,6 +80,7 @@ def network(encoder: Encoder, *, frequencies: np.ndarray) -> nn.Module:
             self.encoder = encoder.model
             self.transform = nn.Linear(encoder.dim, table.shape[1])
             self.norm = nn.LayerNorm(table.shape[1], eps=1e-12)
+            nn.init.constant_(self.norm.weight, GAIN / float(table.detach().norm(dim=1).mean()))
             self.bias = nn.Parameter(torch.from_numpy(np.log(frequencies)).float())
 
         def guesses(self, input_ids, attention_mask, rows, places):

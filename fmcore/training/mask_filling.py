@@ -46,11 +46,11 @@ class Filling:
     """What can be asked of a run. steps: optimiser steps in all, however many texts there are; layers: last layers that learn."""
 
     base: str = "minilm"
-    steps: int = 900
+    steps: int = 400
     batch: int = 32
     layers: int = 2
-    learning_rate: float = 3e-4
-    head_learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
+    head_learning_rate: float = 3e-3
     max_tokens: int = 64
     seed: int = 0
     threads: int = 1
