@@ -72,7 +72,7 @@ def _progress(desk: Any, task: str, version: str, run_id: str) -> None:
 
 def _nothing(desk: Any, task: str, version: str) -> None:
     last = next((run for run in desk.runs.history(job=JOB, limit=20) if _is_of(desk, run, task, version)), None)
-    words = "It explains the held-out rows of the version's data set and adds them up by word, confusion and slice: some minutes."
+    words = "Computing it explains held-out rows of the data set and adds them up by word, confusion and slice: some minutes."
     if last is not None and last.error:
         words = f"The last try ended early: {ui.short(last.error, 200)}"
     with ui.empty("This version was not looked at as a whole yet", words, icon=":material/query_stats:"):

@@ -105,6 +105,6 @@ def _settled(desk: Any, task: str) -> None:
             pd.DataFrame(rows), hide_index=True, row_height=34, key="reviews_settled", alt="Settled reviews: decision, person, reason",
             column_config={
                 "Decision": st.column_config.MultiselectColumn(options=words, color=colors),
-                "Text": st.column_config.TextColumn(width="large"), "Reason": st.column_config.TextColumn(width="medium"),
+                "Text": st.column_config.TextColumn(width="medium"), "Reason": st.column_config.TextColumn(width="medium"),
             },
         )  # fmt: skip

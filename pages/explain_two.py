@@ -109,6 +109,7 @@ def _explained(desk: Any, question: Question) -> Any:
         why.sentence(answer)
         why.chips(desk, answer)
         why.words(answer.explanation, question.text, key=key)
+        why.facts(answer)
     return answer
 
 

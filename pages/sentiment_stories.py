@@ -84,6 +84,7 @@ def explain(desk: Any, document_id: str, *, published_at: dt.datetime, title: st
             ui.note(f"Scored by {ui.esc(version)}, which is not here any more: the live version is asked.")
         version = None
     why.draw(desk, TASK, text, version=version, key=key, target="net", compact=True)
+    ui.note("▲ towards positive · ▼ towards negative · the stronger the tint, the more the word moves the score")
 
 
 def _agrees(row: Any) -> str:
