@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmcore import tasks
-from fmcore.explain import attributions
+from fmcore.explain import attributions, words
 from fmcore.explain.answering import NET, PARTS, Answer, Asked, Making, Model, NotStored, Sources
 from fmcore.explain.gradients import STEPS
 from fmcore.explain.kept import Content, Kept, Place
@@ -99,7 +99,9 @@ class Explain:
         method = ALIASES.get(question.method, question.method)
         if method not in METHODS:
             raise BadQuestion("There is no such method.", f"Methods: {', '.join(METHODS)}.")
-        usual, most = (STEPS, MOST_STEPS) if method == "gradients" else (attributions.BUDGETS[method], MOST)
+        text, _ = clean(question.text)
+        steps = method == "gradients"
+        usual, most = (STEPS, MOST_STEPS) if steps else (attributions.usual_budget(method, len(words.split(text))), MOST)
         budget = usual if question.budget is None else question.budget
         if isinstance(budget, bool) or not isinstance(budget, int) or not LEAST <= budget <= most:
             raise BadQuestion(f"The budget of {method} must be a whole number from {LEAST} to {most:,}.", f"{usual} is the usual one.")
@@ -108,7 +110,6 @@ class Explain:
         task = tasks.task(question.task).name
         version = self._version(task, question.version)
         self._check_target(task, version, question.target)
-        text, _ = clean(question.text)
         n_beyond = max(0, len(str(question.text or "")) - MAX_CHARS)
         parts = tuple(part for part in PARTS if part == "explanation" or part in question.parts)
         digest = self._kept.digest(text)

@@ -26,6 +26,8 @@ Progress = Callable[[float], None]
 METHODS = ("fast", "exact", "shap", "lime", "occlusion")
 BUDGETS = {"fast": 40, "exact": 1024, "shap": 100, "lime": 200, "occlusion": 40}
 """Texts a method may ask the model for when nobody says otherwise."""
+MANY_WORDS = 20
+"""Above it fast asks for twice as many: with 40 calls for 21 to 28 words its median rank correlation with 300 calls was 0.50, with 80 0.80."""
 MOST_EXACT = 10
 """Words up to which every subset is asked for: 2 ** 10 = 1,024 texts."""
 BATCH = 64
@@ -34,8 +36,9 @@ LENGTH_SCALE = 2.0
 LINEAR = 3.0
 """Prior variance of the words' separate effects, against that of all they do together."""
 JITTER = 1e-6
-WALKS = 200
-"""Pairs of random orders in which the surrogate is walked through where its subsets are too many to list."""
+WALKS, STEPS = 200, 4_000
+"""Most pairs of random orders in which the surrogate is walked through where its subsets are too many to list, and about the most steps
+of a direction in all: an order of n pieces is n steps, each a row of n numbers in memory."""
 
 
 class NotExplained(FMError):
@@ -102,6 +105,11 @@ def attribute(
     if method == "lime":
         base, values = values[0], values[1:]
     return Attribution(np.asarray(values, dtype=np.float64), float(base), float(whole), asked.n_calls)
+
+
+def usual_budget(method: str, n_words: int) -> int:
+    """Texts a method may ask the model for when nobody says otherwise. Raises NotExplained for an unknown method."""
+    return _default(method) * (2 if method == "fast" and n_words > MANY_WORDS else 1)
 
 
 def most_pieces(method: str, budget: int | None = None) -> int:
@@ -248,7 +256,7 @@ def _walked(surrogate: _Surrogate, asked: _Asked, n: int, rng: np.random.Generat
 
     Each walk ends at the observed values of no word and of all words, so that the values add up to the score exactly.
     """
-    orders = np.array([rng.permutation(n) for _ in range(WALKS)])
+    orders = np.array([rng.permutation(n) for _ in range(min(WALKS, max(1, STEPS // n)))])
     orders = np.concatenate([orders, orders[:, ::-1]])
     place = np.argsort(orders, axis=1)
     steps = np.arange(1, n)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from fmcore.explain.attributions import BUDGETS, METHODS, NotExplained, attribute, most_pieces, pieces
+from fmcore.explain.attributions import BUDGETS, METHODS, NotExplained, attribute, most_pieces, pieces, usual_budget
 from fmcore.explain.words import split
 
 FIRST = np.array([1.0, 0.0])
@@ -164,3 +164,9 @@ def test_any_length_and_budget_is_answered_with_finite_numbers(n, method, budget
 
 def test_every_method_has_a_budget():
     assert set(BUDGETS) == set(METHODS)
+
+
+def test_long_texts_get_more_calls_unless_somebody_says_otherwise():
+    assert usual_budget("fast", 20) == 40 and usual_budget("fast", 21) == 80 and usual_budget("shap", 500) == 100
+    with pytest.raises(NotExplained):
+        usual_budget("magic", 3)
