@@ -242,7 +242,7 @@ def _strong_places(asked: _Asked, words: Words) -> list[int]:
     while len(places) > MOST_DELETED:
         edges = np.linspace(0, len(places), STRETCHES + 1).astype(int)
         stretches = [places[a:b] for a, b in itertools.pairwise(edges)]
-        layer = asked.layer([tuple((place, "") for place in stretch) for stretch in stretches], kind="stretches")
+        layer = asked.layer([tuple((place, "") for place in stretch) for stretch in stretches], kind="deletions of stretches")
         best = [layer.states[i] for i in np.argsort(-layer.leads, kind="stable")[: STRETCHES // 3]]
         kept = sorted(place for state in best for place, _ in state)
         if not kept:
@@ -259,7 +259,7 @@ def _extended(asked: _Asked, layer: _Layer, singles: _Layer, *, most: int, enoug
     order = np.argsort(-foretold, axis=None, kind="stable")
     pairs = ((layer.states[parents[i // len(effects)]], singles.states[i % len(effects)][0]) for i in order)
     candidates = itertools.islice(_grown(pairs), most)
-    kind = {2: "pairs", 3: "triples"}.get(len(layer.states[0]) + 1 if layer.states else 0, "longer edits")
+    kind = {2: "pairs of edits", 3: "triples of edits"}.get(len(layer.states[0]) + 1 if layer.states else 0, "longer edits")
     rounds: list[_Layer] = []
     while batch := list(itertools.islice(candidates, BATCH)):
         rounds.append(asked.layer(batch, kind=kind))
@@ -323,12 +323,19 @@ def _shortest(asked: _Asked, state: _State) -> _State:
 
 def _tried(asked: _Asked, words: Words, chosen: Sequence[Flip], *, swaps: bool) -> str:
     """What was tried, in a sentence or two, with the numbers."""
-    counts = [f"{n:,} {kind}" for kind, n in asked.tried.items() if n and kind not in ("stretches", "parts")]
-    said = f"Tried {', '.join(counts) or 'nothing'} of edits to {len(words):,} word{'s' * (len(words) != 1)}."
+    counts = [_counted(n, kind) for kind, n in asked.tried.items() if n and kind != "parts"]
+    of = f"{len(words):,} word{'s' * (len(words) != 1)}"
+    said = f"Tried {' and '.join(filter(None, (', '.join(counts[:-1]), *counts[-1:])))} on {of}." if counts else f"Nothing to try on {of}."
     if len(words) > MOST_DELETED:
-        said += f" Only the {MOST_DELETED} places at most that move the model most were changed."
+        said += f" Only the places that move the model most were changed, {MOST_DELETED} at most."
     if not swaps:
         said += " Words were deleted only: there is no model yet that proposes others."
     if not chosen:
         said += " None gave the text another label."
     return said
+
+
+def _counted(n: int, kind: str) -> str:
+    """ "1 pair of edits", "2 pairs of edits"."""
+    first, *rest = kind.split(" ")
+    return " ".join([f"{n:,}", first.removesuffix("s") if n == 1 else first, *rest])

@@ -90,6 +90,14 @@ def test_a_text_of_one_word_is_never_emptied_but_may_be_swapped():
     assert [(flip.text, flip.label) for flip in found.flips] == [("refund", "refund")]
 
 
+def test_what_was_tried_is_said_with_its_numbers():
+    assert search("the card and plastic here").tried.startswith("Tried 5 deletions and 10 pairs of edits on 5 words. Words were deleted only")
+    assert search("block my card today", propose=always("refund", "money")).tried == "Tried 4 deletions and 4 swaps on 4 words."
+    assert search("card plastic").tried.startswith("Tried 2 deletions on 2 words.")
+    assert search("card", propose=always("plastic")).tried.startswith("Tried 1 swap on 1 word. None gave")
+    assert search("card").tried.startswith("Nothing to try on 1 word.")
+
+
 @pytest.mark.parametrize("text", ["", "   ", "\n"])
 def test_a_text_without_words_has_none_and_costs_no_call(text):
     asked = Counted()
@@ -113,7 +121,7 @@ def test_the_words_that_matter_are_found_in_a_very_long_text_within_the_budget()
     asked = Counted()
     found = search(text, score=asked, budget=300)
     assert found.flips[0].edits == (Edit(2000, "card", ""),) and found.n_calls <= 300
-    assert "4,000 words" in found.tried and "48 places" in found.tried
+    assert "4,000 words" in found.tried and "48 at most" in found.tried
 
 
 def test_the_model_is_asked_no_more_than_the_budget_and_for_no_text_twice_but_to_verify():
