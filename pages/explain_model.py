@@ -68,6 +68,9 @@ def _progress(desk: Any, task: str, version: str, run_id: str) -> None:
     with st.container(border=True):
         ui.card("The model is being looked at", "this view fills by itself")
         live.strip(run, desk.runs.metrics(run.id))
+        ahead = [other.job for other in live.at_work(desk) if other.state == "running" and other.id != run.id]
+        if run.state == "queued" and ahead:
+            ui.note(f"At work before it: {ui.esc(', '.join(ahead))}.")
 
 
 def _nothing(desk: Any, task: str, version: str) -> None:

@@ -241,6 +241,8 @@ def test_a_version_that_nobody_looked_at_offers_to_and_shows_how_far_it_is(bare)
     assert (run.job, run.params["task"], run.params["version"]) == ("explain", "intent", bare.version)
     assert "The model is being looked at" in headers(at)
     assert "Compute" not in [b.label for b in at.button]
+    bare.desk.runs.start_now("finetune", None, trigger="manual")
+    assert "At work before it: finetune" in plain(sound(at.run()))
 
 
 def test_a_look_that_failed_says_why(bare):
