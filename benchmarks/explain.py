@@ -27,8 +27,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TOKENIZERS_PARALLELISM"):
-    os.environ[_name] = "false" if _name.startswith("TOK") else "1"
+if __name__ == "__main__":  # before the libraries that read it
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[_name] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np  # noqa: E402
 
@@ -53,6 +55,7 @@ PARTS = ("cpu", "faithful", "exact", "flips", "repeat")
 ROUNDINGS: dict[str, Callable[[float], int]] = {
     "ceil": lambda x: math.ceil(x - 1e-9), "round, at least 1": lambda x: max(1, round(x)), "floor, at least 1": lambda x: max(1, int(x))
 }  # fmt: skip
+OURS = "fast, 40 calls"
 BIG = 18, 22
 SMALL = 3, 10
 
@@ -111,37 +114,40 @@ def judged(score: Score, split: Split, texts: Sequence[str], explain: Explainer,
     return result
 
 
-def faithful(bench: Bench, options: argparse.Namespace) -> dict:
-    """Every method, on the served model at words and WordPiece and on the reference's model at both."""
+def faithful(bench: Bench, options: argparse.Namespace, save: Callable[[dict], None]) -> dict:
+    """Ours on every text and its peers on the first of them, on the served model and the reference's, by words and by WordPiece."""
     texts = bench.drawn(options.texts, 2, attributions.most_pieces("fast"))
     reference = softmax_of(bench.head(), bench.embedded)
-    results: dict = {"n_texts": len(texts)}
-    for unit, split in (("words", words.split), ("WordPiece", bench.pieces)):
+    splits: dict[str, Split] = {"words": words.split, "WordPiece": bench.pieces}
+    results: dict = {}
+    for unit in options.units:
         for model, score in (("served", bench.served), ("logistic", reference)):
             main = model == "served" and unit == "words"
-            fit = [text for text in texts if 1 < len(split(text)) <= attributions.most_pieces("fast")]
-            probability = mean([score([text]).max() for text in fit])
-            setting = {"unit": unit, "model": model, "n_texts": len(fit), "probability_of_the_answer": figure(probability), "methods": {}}
-            for name, explain in methods(bench, score, everything=main).items():
-                result = judged(score, split, fit, explain, deletion=main and name == "fast, 40 calls")
+            fit = [text for text in texts if 1 < len(splits[unit](text)) <= attributions.most_pieces("fast")]
+            probability = figure(mean([score([text]).max() for text in fit]))
+            results[f"{model}, {unit}"] = (setting := {"probability_of_the_answer": probability, "methods": {}})
+            for name, (explain, share) in methods(bench, score, everything=main).items():
+                asked = fit[: math.ceil(share * len(fit))]
+                result = judged(score, splits[unit], asked, explain, deletion=main and name == OURS)
                 show(f"{model} model, {unit}, {name}", result)
                 setting["methods"][name] = {key: value for key, value in result.items() if key != "rows"}
-            results[f"{model}, {unit}"] = setting
+                save(results)
     return results
 
 
-def methods(bench: Bench, score: Score, *, everything: bool) -> dict[str, Explainer]:
-    """Ours and its peers by name; the costly ones where `everything` is asked for."""
-    found: dict[str, Explainer] = {
-        "fast, 40 calls": ours(score, "fast", 40),
-        "occlusion": ours(score, "occlusion", 60),
-        "shap Permutation, 100 calls": ours(score, "shap", 100),
-        "random": at_random(score),
+def methods(bench: Bench, score: Score, *, everything: bool) -> dict[str, tuple[Explainer, float]]:
+    """Ours and its peers by name, each with the share of the texts it is asked about; the costly ones where `everything` is asked for."""
+    found: dict[str, tuple[Explainer, float]] = {
+        OURS: (ours(score, "fast", 40), 1.0),
+        "occlusion": (ours(score, "occlusion", 60), 0.5),
+        "shap Permutation, 100 calls": (ours(score, "shap", 100), 0.5),
+        "random": (at_random(score), 0.5),
     }
     if everything:
-        found["LIME, 40 calls"] = lambda pieces, target: ours(score, "lime", max(40, 2 * len(pieces)))(pieces, target)
-        found["shap Partition, 100 calls"] = lambda pieces, target: peers.partition(score, pieces, target, budget=100)
-        found["integrated gradients"] = lambda pieces, target: gradients.integrated(bench.folder, bench.classifier, pieces, target=target)
+        found["LIME, 40 calls"] = (lambda pieces, target: ours(score, "lime", max(40, 2 * len(pieces)))(pieces, target), 0.5)
+        found["shap Partition, 100 calls"] = (lambda pieces, target: peers.partition(score, pieces, target, budget=100), 0.5)
+        integrated = lambda pieces, target: gradients.integrated(bench.folder, bench.classifier, pieces, target=target)  # noqa: E731
+        found["integrated gradients"] = (integrated, 0.2)
     return found
 
 
@@ -167,7 +173,7 @@ def spent(work: Callable[[], object]) -> tuple[float, object]:
     return time.process_time() - before, made
 
 
-def cpu(bench: Bench, options: argparse.Namespace) -> dict:
+def cpu(bench: Bench, options: argparse.Namespace, _save: Callable[[dict], None]) -> dict:
     """CPU-seconds an explanation of texts of about 20 words, and what the explanations are worth, each on the model it explains."""
     import shap
     import torch
@@ -217,7 +223,7 @@ def cpu(bench: Bench, options: argparse.Namespace) -> dict:
 # --- exact values
 
 
-def exact(bench: Bench, options: argparse.Namespace) -> dict:
+def exact(bench: Bench, options: argparse.Namespace, _save: Callable[[dict], None]) -> dict:
     """Spearman's rank correlation with the exact Shapley values of every text, at 40 and at 64 calls."""
     from scipy.stats import spearmanr
 
@@ -266,28 +272,34 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the texts")
     parser.add_argument("--model", type=Path, help="a model folder whose head has not seen the held-back rows")
     parser.add_argument("--mask-filler", type=Path, help="a home with a trained masked language model")
+    units = ("words", "WordPiece")
+    parser.add_argument("--units", nargs="+", choices=units, default=list(units), help="of the part `faithful`")
     parser.add_argument("--out", type=Path, help="where the JSON goes; default: benchmarks/results, dated")
     options = parser.parse_args()
     sizes = (20, 2, 8, 3) if options.quick else (200, 6, 60, 20)
     options.texts, options.pipeline_texts, options.small_texts, options.repeats = sizes
-    began = time.perf_counter()
+    today = f"{clock.now():%Y-%m-%d}"
+    target = options.out or ROOT / "benchmarks" / "results" / f"explain-{today}.json"
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "processor": platform.processor()}
     with tempfile.TemporaryDirectory() as place:
         folder = options.model or Path(place) / "model"
         if options.model is None:
             trained(folder)
         bench = Bench.make(folder)
         print(f"Banking77, {len(bench.texts)} held-back rows. {bench.split_note}")
-        results = {}
         for part in options.only:
             print(part, flush=True)
-            results[part] = {"cpu": cpu, "faithful": faithful, "exact": exact, "flips": flips, "repeat": repeat}[part](bench, options)
-    today = f"{clock.now():%Y-%m-%d}"
-    target = options.out or ROOT / "benchmarks" / "results" / f"explain-{today}.json"
-    before = json.loads(target.read_text())["results"] if target.is_file() else {}
-    machine = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version(), "processor": platform.processor()}
-    seconds, note = round(time.perf_counter() - began, 1), bench.split_note
-    body = {"on": today, "machine": machine, "bars": BARS, "seconds": seconds, "split_note": note, "results": {**before, **results}}
-    target.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n")
+            began = time.perf_counter()
+
+            def save(found: dict, part: str = part, began: float = began) -> None:
+                """What an earlier run of the day measured stays beside."""
+                results = json.loads(target.read_text())["results"] if target.is_file() else {}
+                facts = {"seconds": round(time.perf_counter() - began, 1), "load": round(os.getloadavg()[0], 1)}
+                results[part] = {**results.get(part, {}), **found, **facts}
+                body = {"on": today, "machine": machine, "bars": BARS, "split_note": bench.split_note, "results": results}
+                target.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n")
+
+            save({"cpu": cpu, "faithful": faithful, "exact": exact, "flips": flips, "repeat": repeat}[part](bench, options, save))
     print(f"Written to {target}.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from fmcore.serving.engine import Engine
 from fmcore.store.store import Store
 
 
-def flips(bench: Bench, options: argparse.Namespace) -> dict:
+def flips(bench: Bench, options: argparse.Namespace, _save: Callable[[dict], None]) -> dict:
     """Correctly classified held-back texts whose label changes after at most 3 edits, and whether each flip is one when asked alone."""
     labels = bench.classifier.labels
     filler = masked_lm.load(options.mask_filler) if options.mask_filler else None
@@ -46,7 +47,7 @@ def flips(bench: Bench, options: argparse.Namespace) -> dict:
     return results
 
 
-def repeat(bench: Bench, options: argparse.Namespace) -> dict:
+def repeat(bench: Bench, options: argparse.Namespace, _save: Callable[[dict], None]) -> dict:
     """Texts that a desk's model is asked for, at a first request and at the same one again."""
     calls = 0
 
