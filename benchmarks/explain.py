@@ -32,7 +32,7 @@ if __name__ == "__main__":  # before the libraries that read it
         os.environ[_name] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-import numpy as np  # noqa: E402
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
