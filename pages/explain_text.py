@@ -102,17 +102,18 @@ def _choice(task: str) -> _Choice:
             unit, budgets, index=budgets.index(USUAL[method]), key=f"explain_budget_{method}", format_func="{:,}".format, width=210,
             disabled=len(budgets) == 1, persist_state="session",
         )  # fmt: skip
-        options = [OWN, *_targets(task)]
+        options = _targets(task)
         target = st.selectbox("What is explained", options, key=f"explain_target_{task}", format_func=_target_name, width=240)
     ui.note(f"{ui.esc(why.METHODS[method])}: {ui.esc(said)}. The text stays in this browser session.")
-    return _Choice(method, int(budget), None if target not in options or target == OWN else target)
+    return _Choice(method, int(budget), None if target == OWN or target not in options else target)
 
 
 def _targets(task: str) -> list[str]:
-    """What can be explained instead of the model's answer: the net score where the task has one, and the likeliest labels."""
+    """What can be explained: the net score first where the task has one, for there ▲ means good news as on every other page; the model's
+    own answer; and its likeliest labels."""
     seen: Prediction | None = st.session_state.get("explain_seen", {}).get(task)
     labels = list(seen.scores)[:TOP] if seen else list(TASKS[task].labels)
-    return (["net"] if set(TASKS[task].labels) >= {"positive", "negative"} else []) + labels
+    return [*(["net"] if set(TASKS[task].labels) >= {"positive", "negative"} else []), OWN, *labels]
 
 
 def _target_name(target: str) -> str:
