@@ -126,7 +126,7 @@ def _words(found: Any) -> None:
     ui.show(words_chart(rows), "explain_words", f"Words that matter for {figures.label(label)}: {told}.")
     glance = at_a_glance(found.words)
     st.dataframe(
-        glance, hide_index=True, row_height=34, height=min(40 + 34 * len(glance), 420), alt="The surest words of every label",
+        glance, hide_index=True, row_height=34, height=min(36 + 34 * len(glance), 420), alt="The surest words of every label",
         column_config={"Words": st.column_config.TextColumn("Words beyond chance, points", width="large")},
     )  # fmt: skip
     with st.expander("All words in numbers", icon=":material/table_rows:"):
@@ -276,7 +276,7 @@ def _confusions(found: Any) -> None:
     )
     most = int(rows["n"].max())
     st.dataframe(
-        table, hide_index=True, row_height=34, height=40 + 34 * len(table),
+        table, hide_index=True, row_height=34, height=36 + 34 * len(table),
         alt=f"The {len(shown)} most frequent confusions with the words that drove them",
         column_config={
             "Rows": st.column_config.ProgressColumn(format="%d", min_value=0, max_value=most, color="blue", width="small"),
