@@ -198,7 +198,7 @@ def _test_rows(desk: Any, task: str, first: str, second: str) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             with st.container(width="content"):
-                ui.card("What changed between them on the test rows", "held-out rows that both versions answer now")
+                ui.card("What changed between them on the test rows", "held-out rows of the first version")
             place = st.empty()
         if done is not None and done["key"] != key:
             done = None
@@ -207,7 +207,7 @@ def _test_rows(desk: Any, task: str, first: str, second: str) -> None:
         if done is None or done["error"] is not None:
             place.button("Compare on the test rows", key="explain_two_compare", icon=":material/play_arrow:", on_click=_wish, args=(key,))
         if done is None:
-            st.markdown("Both versions answer every held-out row of their data set; the rows whose answer changed are listed here.")
+            st.markdown("Both versions' answers to the rows that the first was measured on: what the second set right, broke, or changed.")
             return
         if done["error"] is not None:
             ui.refusal(done["error"])
@@ -228,7 +228,7 @@ def _compared(desk: Any, key: tuple[str, str, str]) -> dict[str, Any]:
     """The comparison, kept in the session for these two versions; a refusal is kept in its words."""
     found = error = None
     try:
-        with st.spinner("Both versions answer the held-out rows", show_time=True):
+        with st.spinner("Comparing their answers to the held-out rows", show_time=True):
             found = comparing.flipped(desk.engine, *key)
     except FMError as refusal:
         error = refusal
