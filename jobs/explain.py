@@ -7,11 +7,9 @@ however often it is called.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, Field
 
 from fmcore import tasks
@@ -73,7 +71,7 @@ def work(run_dir: Path, report: Report) -> dict[str, Any]:
     topics = _topics(chosen, list(held.rows["text"]), report)
     notes = [said, *([f"Topics are what {chosen['topic_version']} says of the rows."] if topics else [])]
     found = overview.look(
-        lambda texts: _score(classifier, texts), classifier.labels, held, task=params.task, version=chosen["version"],
+        classifier.one_by_one, classifier.labels, held, task=params.task, version=chosen["version"],
         sampling=overview.Sampling(n_texts=params.n_texts, budget=params.budget, seed=params.seed), topics=topics, notes=notes,
         progress=lambda fraction, message: report.progress(0.1 + 0.9 * fraction, message),
     )  # fmt: skip
@@ -94,10 +92,6 @@ def _outline(found: overview.Overview) -> dict[str, Any]:
         "n_rows": found.n_rows, "n_right": found.n_right, "n_texts": found.n_texts, "n_calls": found.n_calls, "n_words": len(found.words),
         "n_confusions": len(found.confusions), "weak": [f"{by}: {part}" for by, part in zip(weak["by"], weak["slice"], strict=True)],
     }  # fmt: skip
-
-
-def _score(classifier: Any, texts: Sequence[str]) -> np.ndarray:
-    return classifier.probabilities(classifier.embed(texts)[0], lexical=classifier.lexical_scores(texts))
 
 
 def _topics(chosen: dict[str, Any], texts: list[str], report: Report) -> list[str] | None:

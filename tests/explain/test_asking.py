@@ -260,15 +260,9 @@ def test_long_texts_are_asked_for_few_at_a_time_and_what_is_no_number_is_refused
     class Model:
         labels, version, spoilt = ("a", "b"), "v1", 0.5
 
-        def embed(self, texts):
+        def one_by_one(self, texts):
             sizes.append(len(texts))
-            return np.zeros((len(texts), 1)), None
-
-        def lexical_scores(self, texts):
-            return None
-
-        def probabilities(self, embeddings, *, lexical):
-            return np.full((len(embeddings), 2), self.spoilt)
+            return np.full((len(texts), 2), self.spoilt)
 
     looked = []
     asked = answering.Model(Model(), lambda fraction, message: looked.append(fraction))
