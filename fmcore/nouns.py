@@ -461,8 +461,8 @@ class Curve:
 class Trust:
     """Whether to believe an explanation, and the numbers that made the verdict.
 
-    comprehensiveness and sufficiency as in ERASER (DeYoung et al. 2020, arXiv:1911.03429) over the shares 5, 10, 20 and 50 %: how far the score
-    falls without the strongest words (more is better), and with them alone (less is better). agreement: Spearman's rank correlation
+    comprehensiveness and sufficiency as in ERASER (DeYoung et al. 2020, arXiv:1911.03429) over the shares 5, 10, 20 and 50 %: how far the
+    score falls without the strongest words (more is better), and with them alone (less is better). agreement: Spearman's rank correlation
     with other methods, by method. stability: the same between seeds. None where a text has too few words to say. checks are
     (name, passed, sentence with the numbers) in the order in which they are shown.
     """

@@ -71,7 +71,7 @@ def work(run_dir: Path, report: Report) -> dict[str, Any]:
     topics = _topics(chosen, list(held.rows["text"]), report)
     notes = [said, *([f"Topics are what {chosen['topic_version']} says of the rows."] if topics else [])]
     found = overview.look(
-        classifier.one_by_one, classifier.labels, held, task=params.task, version=chosen["version"],
+        classifier.probabilities_of, classifier.labels, held, task=params.task, version=chosen["version"],
         sampling=overview.Sampling(n_texts=params.n_texts, budget=params.budget, seed=params.seed), topics=topics, notes=notes,
         progress=lambda fraction, message: report.progress(0.1 + 0.9 * fraction, message),
     )  # fmt: skip

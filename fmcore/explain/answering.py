@@ -139,12 +139,12 @@ class Model:
         self._known: dict[str, np.ndarray] = {}
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, labels) probabilities, as served to each alone. Raises NotExplained where the model gives numbers that are none."""
+        """(n, labels) probabilities, as served. Raises NotExplained where the model gives numbers that are none."""
         c, out = self.classifier, []
         size = min(attributions.BATCH, max(1, BATCH_CHARS // max([1, *map(len, texts)])))
         for at in range(0, len(texts), size):
             self._step(self._at, self._message)
-            out.append(c.one_by_one(list(texts[at : at + size])))
+            out.append(c.probabilities_of(list(texts[at : at + size])))
             if not np.isfinite(out[-1]).all():
                 raise attributions.NotExplained(f"{c.version} gives scores that are not finite numbers.", "Roll back to another version.")
         return np.concatenate(out) if out else np.zeros((0, len(c.labels)))

@@ -97,7 +97,7 @@ def as_measured(classifier: Classifier, data: LabelledData, rows: pd.DataFrame) 
     before = _without_held(classifier, data)
     if before is None:
         return classifier, f"The head that is served was fitted on these rows too, and the one before cannot be made again: {_REMEMBERS}"
-    answers = before.probabilities(before.embed(list(rows["text"]))[0], lexical=before.lexical_scores(list(rows["text"])))
+    answers = before.probabilities_of(list(rows["text"]))
     same = float(np.mean(np.array(before.labels, dtype=object)[answers.argmax(axis=1)] == rows["predicted"].to_numpy(dtype=object)))
     if same < AGREES:
         said = f"A head fitted without these rows gives only {same * 100:.1f} % of the stored answers again"

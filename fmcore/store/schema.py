@@ -205,11 +205,12 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
             # the last row of an id holds; state: open, agreed or declined. A text is here because somebody sent it for review
             """CREATE TABLE reviews (
                 n INTEGER NOT NULL, id VARCHAR NOT NULL, task VARCHAR NOT NULL, version VARCHAR NOT NULL, text VARCHAR NOT NULL,
-                predicted VARCHAR NOT NULL, score DOUBLE NOT NULL, suggested VARCHAR NOT NULL, note VARCHAR NOT NULL, state VARCHAR NOT NULL,
-                who VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
+                predicted VARCHAR NOT NULL, score DOUBLE NOT NULL, suggested VARCHAR NOT NULL, note VARCHAR NOT NULL,
+                state VARCHAR NOT NULL, who VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
             # a version looked at as a whole, on the labelled rows it did not learn from; the last row of a version holds
             """CREATE TABLE overviews (
-                task VARCHAR NOT NULL, version VARCHAR NOT NULL, run_id VARCHAR NOT NULL, content VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
+                task VARCHAR NOT NULL, version VARCHAR NOT NULL, run_id VARCHAR NOT NULL, content VARCHAR NOT NULL,
+                noted_at TIMESTAMP NOT NULL)""",
         ),
     ),
 ]

@@ -260,7 +260,7 @@ def test_long_texts_are_asked_for_few_at_a_time_and_what_is_no_number_is_refused
     class Model:
         labels, version, spoilt = ("a", "b"), "v1", 0.5
 
-        def one_by_one(self, texts):
+        def probabilities_of(self, texts):
             sizes.append(len(texts))
             return np.full((len(texts), 2), self.spoilt)
 

@@ -175,17 +175,3 @@ def test_a_row_that_counts_three_times_is_three_rows():
     for fit in (lambda e, c, **k: fit_logistic(e, c, n_classes=4, **k), lambda e, c, **k: fit_kernel(e, c, n_classes=4, penalty=0.3, **k)):
         counted = fit(train.embeddings, classes, weights=weights).scores(train.embeddings)
         assert np.abs(counted - fit(train.embeddings[repeated], classes[repeated]).scores(train.embeddings)).max() < 0.05
-
-
-def test_one_by_one_no_text_feels_the_others(model):
-    def feels(texts):
-        """As a quantised encoder does: what is embedded beside a text moves it."""
-        vectors, cut = clusters.embed(texts)
-        vectors = vectors + 0.05 * (len(texts) - 1)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), cut
-
-    moved = model[0].with_embedder(feels)
-    alone, beside = moved.one_by_one(["refund now"])[0], moved.one_by_one(["greeting", "refund now", "x"])[1]
-    assert (alone == beside).all() and moved.one_by_one([]).shape == (0, len(clusters.LABELS))
-    batch = moved.probabilities(moved.embed(["greeting", "refund now", "x"])[0])[1]
-    assert abs(batch - alone).max() > 1e-6
