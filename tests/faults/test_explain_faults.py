@@ -165,10 +165,15 @@ def broken(_embeddings, _cut):
     raise RuntimeError("ONNX Runtime: bad allocation while reading 'marigold card'")
 
 
-def test_a_model_that_breaks_in_the_middle_fails_in_words_and_frees_its_slot(desk, caplog):
+def not_finite(embeddings, cut):
+    return np.full_like(embeddings, np.nan), cut
+
+
+@pytest.mark.parametrize("spoil", [broken, not_finite])
+def test_a_model_that_breaks_in_the_middle_fails_in_words_and_frees_its_slot(desk, caplog, spoil):
     desk.ask("load it first")
     before = desk.stored()
-    desk.model.spoil = broken
+    desk.model.spoil = spoil
     for i in range(4):  # more than there are slots
         with pytest.raises(FMError) as failed:
             desk.ask(f"marigold card {i}")
