@@ -207,7 +207,6 @@ def choose_form(
         "n": len(probe.texts),
         "n_head_rows": len(probe.train_texts),
         "threads": threads,
-        "batch": chosen.served.batch,
         "runtime": _runtime(),
         "forms": rows,
     }
