@@ -36,7 +36,7 @@ class RunFolderDamaged(FMError):
 
 class Params(BaseModel, extra="forbid"):
     dataset: str = Field("", title="Data set (empty: those of the live models)", max_length=1000, description="A data set of the catalogue, or the path of a CSV file with the columns text,label; empty: what the live model of each task learnt from, or the task's demo data.")  # noqa: E501  # fmt: skip
-    steps: int = Field(0, title="Steps (0: automatic)", ge=0, le=200_000, description="Training steps; 0 takes the profile's, which is two to three minutes on two cores.")  # noqa: E501  # fmt: skip
+    steps: int = Field(0, title="Steps (0: automatic)", ge=0, le=200_000, description="Training steps; 0 takes the profile's, which is some minutes on two cores.")  # noqa: E501  # fmt: skip
     layers: int = Field(2, ge=0, le=48, description="How many of the encoder's last layers learn beside the new head.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random choice: the same seed trains the same weights.")
 
