@@ -54,6 +54,10 @@ HEADERS = {
 }
 
 
+FIRST_STEPS = 80
+"""Of the first masked language model: about a minute, so that a person's own run need not wait long; Sundays' run is a whole one."""
+
+
 class SecurityHeaders:
     """Adds HEADERS to every HTTP answer; an answer that sets one itself keeps its own."""
 
@@ -240,7 +244,7 @@ def first_words(desk: Any) -> None:
     """A desk without a masked language model trains one behind its first models, so that explanations can swap words."""
     under_way = any(run.job == "masked_lm" for run in desk.runs.active())
     if desk.settings.bootstrap and not under_way and not masked_lm.exists(desk.settings.home):
-        desk.runs.request("masked_lm", {}, trigger="first launch")
+        desk.runs.request("masked_lm", {"steps": FIRST_STEPS}, trigger="first launch")
 
 
 def leave(sentence: str) -> NoReturn:
