@@ -62,7 +62,8 @@ def _found(answer: Answer, text: str) -> None:
     for flip in answer.flips:
         with st.container(border=True, gap="xsmall"):
             _flip(flip, text)
-    ui.note(ui.esc(answer.tried))
+    swapped = any(edit.new for flip in answer.flips for edit in flip.edits)
+    ui.note(ui.esc(answer.tried) + (" Texts with other words need not mean the same: they test the model." if swapped else ""))
 
 
 def _flip(flip: Flip, text: str) -> None:
