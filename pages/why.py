@@ -366,9 +366,10 @@ def told(sentence: str) -> str:
 
 
 def agreement(values: Mapping[str, float]) -> pd.DataFrame:
-    """Rank correlation with other methods: method, Spearman."""
-    names = ["The check's own Shapley values" if name == YARDSTICK else METHODS.get(name, name) for name in values]
-    return pd.DataFrame({"Method": names, "Rank correlation": [ui.signed(value) for value in values.values()]})
+    """Rank correlation with other methods, the likest first: method, Spearman."""
+    ranked = sorted(values.items(), key=lambda pair: -pair[1])
+    names = ["The check's own Shapley values" if name == YARDSTICK else METHODS.get(name, name) for name, _ in ranked]
+    return pd.DataFrame({"Method": names, "Rank correlation": [ui.signed(value) for _, value in ranked]})
 
 
 def facts(answer: Answer) -> None:

@@ -167,6 +167,6 @@ def test_every_method_has_a_budget():
 
 
 def test_long_texts_get_more_calls_unless_somebody_says_otherwise():
-    assert usual_budget("fast", 20) == 40 and usual_budget("fast", 21) == 80 and usual_budget("shap", 500) == 100
+    assert usual_budget("fast", 12) == 40 and usual_budget("fast", 13) == 80 and usual_budget("shap", 500) == 100
     with pytest.raises(NotExplained):
         usual_budget("magic", 3)
