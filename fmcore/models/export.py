@@ -1,7 +1,8 @@
 """The served form of an encoder: PyTorch to ONNX, quantised, and chosen by measuring on this machine.
 
 Owns which forms there are and which one may serve. A form is refused when, with a head refitted on its own embeddings, it
-loses more than MAX_LOSS_POINTS of validation accuracy against fp32 on the same rows; of the others the fastest is taken.
+loses more than MAX_LOSS_POINTS of validation accuracy against fp32 on the same rows, or more than one standard error of that difference
+where rows are too few to tell; of the others the fastest is taken.
 Which one that is depends on the processor (VNNI or not) and on the weights, so it is never a default.
 """
 
@@ -270,12 +271,15 @@ def _row(tried: Tried, reference: Tried) -> dict[str, Any]:
     """A form's line in the metrics. loss_points is paired, on the same validation rows, with its 95 % interval."""
     loss = metrics.paired_difference(tried.correct, reference.correct)
     points = 100 * loss.value
-    passed = points <= MAX_LOSS_POINTS + 1e-9
+    error = 100 * float(np.std(tried.correct.astype(float) - reference.correct)) / max(1, len(tried.correct)) ** 0.5
+    allowed = max(MAX_LOSS_POINTS, error)  # on 200 rows a form that is as good differs by two or three: that must not cost a desk its speed
+    passed = points <= allowed + 1e-9
     return {
         "form": tried.form.name,
         "texts_per_s": round(1 / min(tried.times_s), 1),
         "accuracy": round(float(tried.correct.mean()), 5),
         "loss_points": round(points, 3),
+        "allowed_points": round(allowed, 3),
         "loss_points_interval": [round(100 * loss.low, 3), round(100 * loss.high, 3)],
         "mb": round((tried.folder / "encoder.onnx").stat().st_size / 1e6, 1),
         "passed": bool(passed),
