@@ -35,15 +35,16 @@ METHODS = {
     "occlusion": ("each word left out once; quick, but blind to words that do the same job", (40, 80, 160)),
 }
 """Method -> what it does and where it is weak, in a sentence; the budgets that can be chosen."""
-USUAL = {"fast": 40, "exact": 1024, "shap": 100, "lime": 200, "gradients": 32, "occlusion": 40}
+USUAL = 0
+"""The budget that the method takes by itself; fast takes more for longer texts."""
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """How the text is explained: method, the texts it may ask for, and the target (None: the model's answer)."""
+    """How the text is explained: method, the texts it may ask for, and the target (None: the model's answer); no budget: the usual one."""
 
     method: str
-    budget: int
+    budget: int | None
     target: str | None
 
 
@@ -99,13 +100,13 @@ def _choice(task: str) -> _Choice:
         said, budgets = METHODS[method]
         unit = "Steps" if method == "gradients" else "Texts it may ask the model for"
         budget = st.selectbox(
-            unit, budgets, index=budgets.index(USUAL[method]), key=f"explain_budget_{method}", format_func="{:,}".format, width=210,
+            unit, (USUAL, *budgets), key=f"explain_budget_{method}", format_func=lambda n: f"{n:,}" if n else "as usual", width=210,
             disabled=len(budgets) == 1, persist_state="session",
         )  # fmt: skip
         options = _targets(task)
         target = st.selectbox("What is explained", options, key=f"explain_target_{task}", format_func=_target_name, width=240)
     ui.note(f"{ui.esc(why.METHODS[method])}: {ui.esc(said)}. The text stays in this browser session.")
-    return _Choice(method, int(budget), None if target == OWN or target not in options else target)
+    return _Choice(method, int(budget) or None, None if target == OWN or target not in options else target)
 
 
 def _targets(task: str) -> list[str]:
