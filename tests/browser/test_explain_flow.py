@@ -1,8 +1,7 @@
-"""Why, in a real browser: from an answer to its explanation, stopped on the way, hostile text as text, a disagreement into the queue."""
+"""Why, in a real browser: from an answer to its explanation, hostile text as text, a disagreement into the queue."""
 
 import re
 
-import numpy as np
 import pytest
 
 from fmcore import runtime
@@ -13,42 +12,15 @@ from tests.pages import tiny_model
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 HOSTILE = "my bill <img src=x onerror=document.title='owned'> <script>owned</script> <b>bold</b> $x^2$ :red[hi]"
-N_SLOW, WIDE = 16, 8192
-"""Products with a wide unit matrix and back in the encoder, some 50 ms a text on a quiet core: an explanation takes seconds wherever it is
-made, so that it can be stopped on the way."""
-
-
-def slowed(folder, texts, *, seed):
-    """The tiny encoder with the same answers, later."""
-    import onnx
-    from onnx import helper, numpy_helper
-
-    ENCODER(folder, texts, seed=seed)
-    model = onnx.load(folder / "encoder.onnx")
-    graph = model.graph
-    place = next(i for i, node in enumerate(graph.node) if "words" in node.output)
-    there = np.eye(tiny_model.DIM, WIDE, dtype=np.float32)
-    graph.initializer.extend([numpy_helper.from_array(there, "there"), numpy_helper.from_array(np.ascontiguousarray(there.T), "back")])
-    graph.node[place].output[0] = "words0"
-    names = [f"words{i}" for i in range(2 * N_SLOW)] + ["words"]
-    for i, (before, after) in enumerate(zip(names, names[1:], strict=False)):
-        graph.node.insert(place + 1 + i, helper.make_node("MatMul", [before, "back" if i % 2 else "there"], [after]))
-    onnx.save(model, folder / "encoder.onnx")
-
-
-ENCODER = tiny_model.encoder
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    """A server with a live version for intents, and one for sentiment that takes its time."""
+    """A server with a live version for intents."""
     folder = tmp_path_factory.mktemp("why")
     runtime.stop()
     made = runtime.start(Settings(home=folder / "home"), {})
     tiny_model.adopt(made, folder / "m", seed=0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny_model, "encoder", slowed)
-        tiny_model.adopt(made, folder / "s", task="sentiment", dataset="demo_sentiment")
     runtime.stop()
     server = start_server(folder / "home")
     yield server
@@ -130,25 +102,4 @@ def test_why_leads_to_the_explain_page_and_a_disagreement_to_the_queue(desk, qui
     assert page.locator("[data-testid=stException]").count() == 0
     assert page.complaints == []
     assert page.strangers == []
-
-
-def test_a_long_explanation_is_stopped_and_asked_again(desk, quiet):
-    page = quiet
-    page.goto(desk.url)
-    settle(page)
-    go(page, "Explain")
-    page.get_by_role("combobox", name=re.compile("Task")).fill("sentiment")
-    page.keyboard.press("Enter")
-    page.locator("[data-testid=stMain]", has_text="demo_sentiment").wait_for()
-    settle(page)
-    explain(page, "my bill is much higher than last month and nobody told me why before it was sent to my old address")
-    page.get_by_role("progressbar").first.wait_for()
-    page.get_by_role("button", name="Cancel").first.click()
-    page.get_by_text("Stopped before it was done. Nothing was stored.").wait_for()
-    page.get_by_role("button", name="Try again").click()
-    card(page, r"Can you trust this\?").wait_for(timeout=120_000)
-    page.wait_for_function("!document.querySelector('[data-testid=stProgress]')", timeout=120_000)
-    is_text_only(page)
-    assert page.complaints == []
-    log = desk.log.read_text()
-    assert not re.search("bill|owned|bold", log), "no text of anybody is in the log"
+    assert not re.search("bill|owned|bold", desk.log.read_text()), "no text of anybody is in the log"
