@@ -17,14 +17,11 @@ from fmcore.config import settings
 from fmcore.data.catalogue import LabelledData
 from fmcore.explain import heldout, overview
 from fmcore.models.registry import Registry
-from fmcore.nouns import FMError, Job, Report
+from fmcore.nouns import Job, Report
 from fmcore.store.store import Store
+from jobs.folder import read_json
 
 TOPIC = "topic"
-
-
-class RunFolderDamaged(FMError):
-    """A run's folder lacks what prepare or work put there."""
 
 
 class Params(BaseModel, extra="forbid"):
@@ -61,7 +58,7 @@ def work(run_dir: Path, report: Report) -> dict[str, Any]:
 
     from fmcore.models.classifier import Classifier
 
-    chosen = _read(run_dir / "settings.json")
+    chosen = read_json(run_dir / "settings.json")
     params, data = Params(**chosen["params"]), LabelledData.load(run_dir / "data")
     held = heldout.joined(pd.read_parquet(run_dir / "rows.parquet"), data)
     report.progress(0.0, "Loading the model")
@@ -81,7 +78,7 @@ def work(run_dir: Path, report: Report) -> dict[str, Any]:
 
 def land(store: Store, run_dir: Path) -> dict[str, Any]:
     """Store the overview. The same answer however often it is called."""
-    found = overview.from_json(json.dumps(_read(run_dir / "overview.json")))
+    found = overview.from_json(json.dumps(read_json(run_dir / "overview.json")))
     overview.save(store, found, run_id=run_dir.name)
     return {"task": found.task, "version": found.version, **_outline(found)}
 
@@ -103,13 +100,6 @@ def _topics(chosen: dict[str, Any], texts: list[str], report: Report) -> list[st
     report.progress(0.05, "Topics of the rows")
     model = Classifier.load(Path(chosen["topic_folder"]), version=chosen["topic_version"], threads=settings().training_threads())
     return [prediction.label for prediction in model.predict(texts)]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderDamaged(f"{path.name} of run {path.parent.name} cannot be read ({error}).", "Start the run again.") from error
 
 
 JOB = Job(

@@ -18,17 +18,14 @@ from fmcore.config import settings
 from fmcore.data import catalogue
 from fmcore.data.catalogue import LabelledData
 from fmcore.models.registry import Registry
-from fmcore.nouns import FMError, Job, ModelVersion, Report
+from fmcore.nouns import Job, ModelVersion, Report
 from fmcore.store.store import Store
+from jobs.folder import read_json
 
 CHAMPION = "champion"
 AUTO = "auto"
 FEW_SHOT_EPOCHS = 8
 """A handful of rows a label makes short epochs: 8 of them took 5 shots on Banking77 from 0.804 to 0.816."""
-
-
-class RunFolderDamaged(FMError):
-    """A run's folder lacks what prepare or work put there."""
 
 
 class Params(BaseModel, extra="forbid"):
@@ -62,7 +59,7 @@ def prepare(store: Store, params: Params, run_dir: Path) -> None:
 
 def work(run_dir: Path, report: Report) -> dict[str, Any]:
     """Train and write run_dir/model with its manifest. Returns the figures; a checkpoint in run_dir is gone on from."""
-    chosen = _read(run_dir / "settings.json")
+    chosen = read_json(run_dir / "settings.json")
     params, data = Params(**chosen["params"]), LabelledData.load(run_dir / "data")
     out = run_dir / "model"
     shutil.rmtree(out, ignore_errors=True)  # what an attempt before this one left unfinished
@@ -74,7 +71,7 @@ def work(run_dir: Path, report: Report) -> dict[str, Any]:
 
 def land(store: Store, run_dir: Path) -> dict[str, Any]:
     """Adopt the model, ask the gate, promote if that is what the run was for. The same answer however often it is called."""
-    params, outcome = Params(**_read(run_dir / "settings.json")["params"]), _read(run_dir / "outcome.json")
+    params, outcome = Params(**read_json(run_dir / "settings.json")["params"]), read_json(run_dir / "outcome.json")
     registry = Registry(store)
     version = registry.adopt(
         run_dir / "model",
@@ -150,13 +147,6 @@ def _train(data: LabelledData, params: Params, base: str, out: Path, report: Rep
         consistency=task.consistency,
     )  # fmt: skip
     return finetune.train(data, tuning, out, report, checkpoint=checkpoint)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderDamaged(f"{path.name} of run {path.parent.name} cannot be read ({error}).", "Start the run again.") from error
 
 
 JOB = Job(

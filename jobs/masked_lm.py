@@ -24,14 +24,11 @@ from fmcore.models import masked_lm
 from fmcore.models.registry import Registry
 from fmcore.nouns import FMError, Job, Report
 from fmcore.store.store import Store
+from jobs.folder import read_json
 
 log = logging.getLogger("fm.jobs")
 
 TEXTS, SETTINGS, FIGURES = "texts.parquet", "settings.json", "outcome.json"
-
-
-class RunFolderDamaged(FMError):
-    """A run's folder lacks what prepare or work put there."""
 
 
 class Params(BaseModel, extra="forbid"):
@@ -54,7 +51,7 @@ def work(run_dir: Path, report: Report) -> dict[str, Any]:
     """Train and write run_dir/model with its manifest. Returns the figures; a checkpoint in run_dir is gone on from."""
     from fmcore.training import mask_filling
 
-    chosen = _read(run_dir / SETTINGS)
+    chosen = read_json(run_dir / SETTINGS)
     params, limits, out = Params(**chosen["params"]), settings().limits(), run_dir / "model"
     shutil.rmtree(out, ignore_errors=True)  # what an attempt before this one left unfinished
     filling = mask_filling.Filling(
@@ -69,7 +66,7 @@ def work(run_dir: Path, report: Report) -> dict[str, Any]:
 
 def land(store: Store, run_dir: Path) -> dict[str, Any]:
     """Put the model in place. The same answer and the same model however often it is called."""
-    figures = _read(run_dir / FIGURES)
+    figures = read_json(run_dir / FIGURES)
     masked_lm.put_in_place(run_dir / "model", store.home, name=run_dir.name)
     shutil.rmtree(run_dir / "checkpoint", ignore_errors=True)  # a landed run is never resumed
     return {"name": run_dir.name, **figures}
@@ -95,13 +92,6 @@ def _training_texts(sets: Iterable[LabelledData]) -> list[str]:
     sets = list(sets)
     held = {catalogue.folded(t) for data in sets for part in (data.validation, data.test) for t in part["text"]}
     return [t for data in sets for t in data.train["text"] if catalogue.folded(t) not in held]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderDamaged(f"{path.name} of run {path.parent.name} cannot be read ({error}).", "Start the run again.") from error
 
 
 JOB = Job(

@@ -14,6 +14,7 @@ from fmcore.nouns import Cancelled
 from fmcore.runs import Runs
 from fmcore.store.store import Store
 from jobs import JOBS, explain
+from jobs.folder import RunFolderDamaged
 from jobs.place import LocalProcess
 from jobs.runner import Runner
 from tests import tiny_model
@@ -104,7 +105,7 @@ def test_a_cancelled_run_leaves_nothing_to_land_and_can_be_done_again(store, ver
     with pytest.raises(Cancelled):
         explain.work(folder, report)
     assert len(report.seen) == 12 and not (folder / "overview.json").exists()
-    with pytest.raises(explain.RunFolderDamaged, match=r"overview\.json"):
+    with pytest.raises(RunFolderDamaged, match=r"overview\.json"):
         explain.land(store, folder)
     explain.work(folder, Quiet())
     assert explain.land(store, folder)["n_texts"] >= 30

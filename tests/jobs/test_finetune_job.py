@@ -14,6 +14,7 @@ from fmcore.nouns import Cancelled
 from fmcore.store.store import Store
 from fmcore.tasks import WrongDataset
 from jobs import finetune
+from jobs.folder import RunFolderDamaged
 from tests.tiny_encoder import TOPICS, frame, save_tiny_encoder
 
 pytestmark = pytest.mark.slow
@@ -178,7 +179,7 @@ def test_a_data_set_of_another_task_is_refused_before_any_work(store, tmp_path, 
 
 
 def test_a_run_folder_without_its_settings_is_a_clear_error(tmp_path):
-    with pytest.raises(finetune.RunFolderDamaged, match="settings.json"):
+    with pytest.raises(RunFolderDamaged, match="settings.json"):
         finetune.work(tmp_path, Quiet())
 
 

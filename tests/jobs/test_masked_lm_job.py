@@ -14,6 +14,7 @@ from fmcore.nouns import Cancelled
 from fmcore.store.store import Store
 from fmcore.training import mask_filling
 from jobs import masked_lm as job
+from jobs.folder import RunFolderDamaged
 from tests import toy_models
 from tests.tiny_encoder import FILLER, TOPICS, frame, save_tiny_encoder
 
@@ -88,7 +89,7 @@ def test_a_data_set_that_is_not_there_is_refused_before_any_work(store, tmp_path
 
 
 def test_a_run_folder_without_its_settings_is_a_clear_error(tmp_path):
-    with pytest.raises(job.RunFolderDamaged, match="settings.json"):
+    with pytest.raises(RunFolderDamaged, match="settings.json"):
         job.work(tmp_path, Quiet())
 
 
