@@ -21,6 +21,11 @@ TASKS = {
     )
 }
 
+RECOMMEND = Task("recommend", "Recommendations", "demo_shop", ("demo_shop", "movielens", "ml-1m"), recipe="shelf")
+"""Has versions, a gate and a champion like the others, but answers a past with items, not a text with a label: it stands beside TASKS."""
+SERVED = {**TASKS, RECOMMEND.name: RECOMMEND}
+"""Everything the registry keeps versions of."""
+
 
 class UnknownTask(FMError):
     """No task has that name."""

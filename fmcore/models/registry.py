@@ -66,7 +66,8 @@ class Registry:
         Raises Tampered when the folder is not finished or not what its manifest says. A crash after the move is made good by the
         next call for that run, or cleared away by collect_garbage.
         """
-        tasks.task(task)
+        if task not in tasks.SERVED:
+            raise tasks.UnknownTask(f"There is no task {_shown(task)}.", f"Tasks: {', '.join(tasks.SERVED)}.")
         if run_id is not None and (known := self._rows("run_id = ?", run_id)):
             return known[0]
         folder = Path(folder)
@@ -155,7 +156,7 @@ class Registry:
         task, at, version = str(name).partition("@")
         if at:
             return self.get(task, version)
-        if task in tasks.TASKS:
+        if task in tasks.SERVED:
             if found := self.champion(task):
                 return found
             raise UnknownModel(f"No model serves {task} yet.", "Train one on the Training page, or promote a version on the Models page.")
@@ -304,7 +305,7 @@ class Registry:
         return self.root / task / version
 
     def _existing(self, task: str | None) -> str:
-        found = [v for v in self.versions() if task not in tasks.TASKS or v.task == task]
+        found = [v for v in self.versions() if task not in tasks.SERVED or v.task == task]
         if not found:
             return "There are no models yet: start a run on the Training page."
         names = ", ".join(f"{v.task}@{v.version} ({v.dataset})" for v in found[:8])

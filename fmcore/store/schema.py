@@ -213,4 +213,26 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
                 noted_at TIMESTAMP NOT NULL)""",
         ),
     ),
+    (
+        "012_recommendations",
+        (
+            # what people did, as it came in: n is the order of arrival, id makes sending twice harmless. kind: view, click, like, skip,
+            # rate, forget (a person takes the item out of their own past) or keep (takes that back); value: a rating, or NULL.
+            # source: page, api, or bandit where the live learner had chosen the item
+            """CREATE TABLE interactions (
+                n BIGINT NOT NULL, id VARCHAR NOT NULL, dataset VARCHAR NOT NULL, who VARCHAR NOT NULL, item VARCHAR NOT NULL,
+                kind VARCHAR NOT NULL, value DOUBLE, source VARCHAR NOT NULL, happened_at TIMESTAMP NOT NULL,
+                noted_at TIMESTAMP NOT NULL)""",
+            # changes of a catalogue between two trainings; the last row of an item holds. state: live or removed
+            """CREATE TABLE catalogue_items (
+                n BIGINT NOT NULL, dataset VARCHAR NOT NULL, item VARCHAR NOT NULL, title VARCHAR NOT NULL, text VARCHAR NOT NULL,
+                state VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
+            # up to which interaction a version's counts go beyond what it was trained on; the last row of a version holds
+            """CREATE TABLE recommend_folds (
+                version VARCHAR NOT NULL, up_to BIGINT NOT NULL, n_events INTEGER NOT NULL, noted_at TIMESTAMP NOT NULL)""",
+            # agents against each other in the simulator, and what logged data say of them; the last row of a version holds
+            """CREATE TABLE contests (
+                version VARCHAR NOT NULL, run_id VARCHAR NOT NULL, content VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
+        ),
+    ),
 ]
