@@ -7,6 +7,7 @@ random. Never trains, never opens a connection.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ class Interactions:
         """int32 item numbers a user, oldest first, in the order of `users`."""
         items = self.rows["item"].to_numpy(dtype=np.int32)
         ends = np.searchsorted(self.rows["user"].to_numpy(), np.arange(len(self.users) + 1))
-        return [items[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+        return [items[start:end] for start, end in itertools.pairwise(ends)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -217,8 +217,8 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
         "012_recommendations",
         (
             # what people did, as it came in: n is the order of arrival, id makes sending twice harmless. kind: view, click, like, skip,
-            # rate, forget (a person takes the item out of their own past) or keep (takes that back); value: a rating, or NULL.
-            # source: page, api, or bandit where the live learner had chosen the item
+            # rate, forget (a person takes the item out of their own past), keep (takes that back) or shown (the live learner put it on
+            # the list; value: with which probability); value else: a rating, or NULL. source: page, api or bandit
             """CREATE TABLE interactions (
                 n BIGINT NOT NULL, id VARCHAR NOT NULL, dataset VARCHAR NOT NULL, who VARCHAR NOT NULL, item VARCHAR NOT NULL,
                 kind VARCHAR NOT NULL, value DOUBLE, source VARCHAR NOT NULL, happened_at TIMESTAMP NOT NULL,
