@@ -49,35 +49,12 @@ class Scored:
     score: float
 
 
-class Recommender(abc.ABC):
-    """One model. `fit` makes it ready; `save` and `load` keep it in a folder of JSON and safetensors files (never a pickle)."""
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    summary: ClassVar[str]
-
-    @abc.abstractmethod
-    def fit(
-        self, histories: Sequence[History], items: Items, *, held: np.ndarray | None = None, report: Report | None = None
-    ) -> Self:
-        """Learn from what people met in the past.
-
-        histories: one a person, oldest first, each item once. held: int32 (len(histories),) the item that each person met next, -1
-        where there is none; a model may choose its settings on it, but must not learn from it. Returns itself.
-        """
+class Scorer(abc.ABC):
+    """What gives scores: a model, or several as one. All it says of lists, likenesses and reasons follows from its scores."""
 
     @abc.abstractmethod
     def scores(self, histories: Sequence[History]) -> np.ndarray:
         """float32 (len(histories), n_items), finite, higher is better; a row of zeros where the model has nothing to say."""
-
-    @abc.abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write the model into an empty folder."""
-
-    @classmethod
-    @abc.abstractmethod
-    def load(cls, folder: Path, items: Items) -> Self:
-        """The model that `save` wrote. Raises BadRecommender."""
 
     def knows(self, histories: Sequence[History]) -> np.ndarray:
         """bool (len(histories),): whether the model has something to say of a past; where not, popularity answers and says so."""
@@ -116,6 +93,33 @@ class Recommender(abc.ABC):
             (int(history[places[place]]), float(drops[place, column])) if drops[place, column] > 0 else None
             for column, place in enumerate(most)
         ]
+
+
+class Recommender(Scorer):
+    """One model. `fit` makes it ready; `save` and `load` keep it in a folder of JSON and safetensors files (never a pickle)."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    summary: ClassVar[str]
+
+    @abc.abstractmethod
+    def fit(
+        self, histories: Sequence[History], items: Items, *, held: np.ndarray | None = None, report: Report | None = None
+    ) -> Self:
+        """Learn from what people met in the past.
+
+        histories: one a person, oldest first, each item once. held: int32 (len(histories),) the item that each person met next, -1
+        where there is none; a model may choose its settings on it, but must not learn from it. Returns itself.
+        """
+
+    @abc.abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the model into an empty folder."""
+
+    @classmethod
+    @abc.abstractmethod
+    def load(cls, folder: Path, items: Items) -> Self:
+        """The model that `save` wrote. Raises BadRecommender."""
 
 
 def best(scores: np.ndarray, *, k: int, without: Collection[int] = ()) -> list[Scored]:
