@@ -31,12 +31,15 @@ __all__ = [
     "RemoteFile",
     "UnknownDataset",
     "check_rows",
+    "csv_file",
     "dataset",
     "datasets",
     "expected_files",
     "folded",
     "how_to_get",
+    "is_name",
     "load",
+    "present",
     "remote_files",
     "split_hash",
 ]  # fmt: skip
@@ -53,7 +56,7 @@ class DatasetMissing(FMError):
 
 
 class NotForClassification(FMError):
-    """A data set that is here, but holds no labelled texts: a stream to replay, or series."""
+    """A data set that is here, but holds no labelled texts: a stream to replay, series, or interactions."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class _Entry:
 
 
 def datasets(*, use: str | None = None) -> list[Dataset]:
-    """Every data set of the catalogue, or those for one use ("classify", "replay", "series"), with whether its files are here."""
+    """Every data set of the catalogue, or those for one use of USES, with whether its files are here."""
     return [dataset(name) for name, entry in ENTRIES.items() if use in (None, entry.use)]
 
 
@@ -109,18 +112,28 @@ def load(name_or_path: str | Path) -> LabelledData:
     Raises UnknownDataset, DatasetMissing (known, but not on this machine), NotForClassification (no labelled texts) or BadData
     (with what is wrong with the rows).
     """
-    if isinstance(name_or_path, str) and (name_or_path in ENTRIES or not _looks_like_path(name_or_path)):
+    if is_name(name_or_path):
+        found = present(name_or_path)
         entry = _entry(name_or_path)
-        state, path = _find(name_or_path)
-        if state == "missing" or path is None:
-            raise DatasetMissing(f"The data set {name_or_path} is not on this machine.", how_to_get(name_or_path))
         if entry.read is None:
             hint = f"Labelled sets: {', '.join(d.name for d in datasets(use='classify'))}; or a CSV file with the columns text,label."
             raise NotForClassification(f"{entry.title} holds no labelled texts: {USES[entry.use]}.", hint)
-        return entry.read(path)
-    path = Path(name_or_path)
-    _plain_file(path)
+        return entry.read(found.path)
+    path = csv_file(name_or_path)
     return readers.own_csv(path, path.stem if text.is_name(path.stem) and path.stem not in ENTRIES else "csv")
+
+
+def is_name(name_or_path: str | Path) -> bool:
+    """Whether a person means a data set of the catalogue, known or not, and no file."""
+    return isinstance(name_or_path, str) and (name_or_path in ENTRIES or not _looks_like_path(name_or_path))
+
+
+def present(name: str) -> Dataset:
+    """One catalogue entry whose files are here. Raises UnknownDataset, DatasetMissing."""
+    found = dataset(name)
+    if found.state == "missing" or found.path is None:
+        raise DatasetMissing(f"The data set {name} is not on this machine.", how_to_get(name))
+    return found
 
 
 def how_to_get(name: str) -> str:
@@ -181,9 +194,9 @@ def _looks_like_path(name: str) -> bool:
     return "/" in name or "\\" in name or name.lower().endswith((".csv", ".tsv"))
 
 
-def _plain_file(path: Path) -> None:
-    """Raises UnknownDataset or BadData unless path is a readable plain .csv or .tsv file of bounded size (no pipe, no device)."""
-    shown = repr(str(path)[:200])
+def csv_file(given: str | Path) -> Path:
+    """The path of a readable plain .csv or .tsv file (no pipe, no device). Raises UnknownDataset, BadData."""
+    path, shown = Path(given), repr(str(given)[:200])
     if path.suffix.lower() not in (".csv", ".tsv"):
         hint = f"Known: {', '.join(ENTRIES)}; a file must end in .csv or .tsv."
         raise UnknownDataset(f"{shown} is neither a known data set nor a CSV file.", hint)
@@ -193,6 +206,7 @@ def _plain_file(path: Path) -> None:
         raise UnknownDataset(f"There is no file {shown}.", "Check the path.") from error
     if not stat.S_ISREG(info.st_mode):
         raise BadData(f"{shown} is not a plain file.", "Give the path of a CSV file.")
+    return path
 
 
 _BANKING77 = "https://raw.githubusercontent.com/PolyAI-LDN/task-specific-datasets/57ec275d8078af65b7731c2a98be812d844a6d6b/banking_data/"
@@ -215,6 +229,7 @@ USES = {
     "classify": "labelled texts, to train and measure classifiers on",
     "replay": "a dated stream of texts, to be replayed as a source",
     "series": "time series, for the detector",
+    "recommend": "who met which item when, for recommendations",
 }
 ENTRIES: dict[str, _Entry] = {
     "demo": _Entry(
@@ -342,6 +357,36 @@ ENTRIES: dict[str, _Entry] = {
         read=None,
         use="series",
         marker="labels/combined_windows.json",
+    ),
+    "movielens": _Entry(
+        title="MovieLens small",
+        summary="Films that 610 people rated, oldest first, with titles and genres (ml-latest-small; Harper and Konstan 2015). GroupLens: "
+        "a set to develop on, not one to publish results of.",
+        licence="GroupLens: research, share alike",
+        commercial_use="no",
+        size="100,836 ratings of 9,742 films, 3.3 MB",
+        columns="userId, movieId, rating, timestamp; movieId, title, genres",
+        source="https://grouplens.org/datasets/movielens/latest/",
+        synthetic=False,
+        read=None,
+        use="recommend",
+        folders=("movielens/ml-latest-small", "ml-latest-small"),
+        marker="ratings.csv",
+    ),
+    "ml-1m": _Entry(
+        title="MovieLens 1M",
+        summary="Films that 6,040 people rated, each at least 20, with titles and genres: what most papers on sequences measure on "
+        "(Harper and Konstan 2015).",
+        licence="GroupLens: research, not to be passed on",
+        commercial_use="no",
+        size="1,000,209 ratings of 3,883 films, 24 MB",
+        columns="UserID::MovieID::Rating::Timestamp; MovieID::Title::Genres",
+        source="https://grouplens.org/datasets/movielens/1m/",
+        synthetic=False,
+        read=None,
+        use="recommend",
+        folders=("ml-1m", "ml-1m/ml-1m", "movielens/ml-1m"),
+        marker="ratings.dat",
     ),
 }
 DOWNLOADABLE = tuple(name for name, entry in ENTRIES.items() if entry.files)

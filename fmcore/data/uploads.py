@@ -90,9 +90,7 @@ def to_csv(frame: pd.DataFrame, *, spreadsheet_safe: bool = True) -> bytes:
 
 def decode(raw: bytes) -> tuple[str, str]:
     """(text, encoding): UTF-8 or UTF-16 by its byte order mark, else UTF-8, else Latin-1. Raises UploadError on what is no text."""
-    kind = next((what for magic, what in _MAGIC.items() if raw.startswith(magic)), None)
-    if kind:
-        raise UploadError(f"This is {kind}, not a CSV file.", "Save the table as CSV (UTF-8) and choose that file.")
+    refuse_other_kinds(raw)
     try:
         if raw.startswith(b"\xef\xbb\xbf"):
             content, encoding = raw.decode("utf-8-sig"), "UTF-8 with a byte order mark"
@@ -106,6 +104,13 @@ def decode(raw: bytes) -> tuple[str, str]:
     if "\x00" in content:
         raise UploadError("The file holds NUL bytes: it is a binary file, or UTF-16 without its mark.", "Save the table as CSV (UTF-8).")
     return content, encoding
+
+
+def refuse_other_kinds(head: bytes) -> None:
+    """Raises UploadError where the first bytes of a file are those of a workbook, an archive, a picture or their like."""
+    kind = next((what for magic, what in _MAGIC.items() if head.startswith(magic)), None)
+    if kind:
+        raise UploadError(f"This is {kind}, not a CSV file.", "Save the table as CSV (UTF-8) and choose that file.")
 
 
 def _without_mark(raw: bytes) -> tuple[str, str]:
@@ -134,7 +139,7 @@ def bytes_of(source: bytes | Path, max_bytes: int) -> bytes:
 
 def table(content: str, max_rows: int) -> tuple[list[str], list[list[str]]]:
     """(header, rows) of a CSV text, lines without anything on them left out. Raises UploadError."""
-    delimiter = _delimiter(content)
+    delimiter = delimiter_of(content)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     rows: list[list[str]] = []
     try:
@@ -153,7 +158,7 @@ def table(content: str, max_rows: int) -> tuple[list[str], list[list[str]]]:
     return rows[0], rows[1:]
 
 
-def _delimiter(content: str) -> str:
+def delimiter_of(content: str) -> str:
     """The delimiter that the first line uses most; a header without any has one column, for which a comma does."""
     first = content.lstrip("\r\n")[:10_000].splitlines()[:1]
     return max(_DELIMITERS, key=lambda mark: first[0].count(mark)) if first else ","

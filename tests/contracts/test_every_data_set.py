@@ -3,10 +3,12 @@
 import pytest
 
 from fmcore import tasks
-from fmcore.data import catalogue
+from fmcore.data import catalogue, interaction_files
+from fmcore.data.interactions import leave_one_out
 
 NAMES = [entry.name for entry in catalogue.datasets()]
 LABELLED = [entry.name for entry in catalogue.datasets(use="classify")]
+RECOMMEND = [entry.name for entry in catalogue.datasets(use="recommend")]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -38,9 +40,45 @@ def test_it_loads_or_says_how_to_get_it(name):
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(LABELLED)))
 def test_a_set_without_labels_is_found_and_refused_to_who_wants_to_learn_from_it(name, public_data):
     entry = catalogue.dataset(name)
-    assert entry.state == "local" and entry.path.is_dir() and entry.path.is_relative_to(public_data)
-    with pytest.raises(catalogue.NotForClassification, match="no labelled texts"):
+    if entry.state == "missing":
+        pytest.skip(f"{name} is not on this machine")
+    assert entry.path.is_dir() and (entry.synthetic or (entry.state == "local" and entry.path.is_relative_to(public_data)))
+    with pytest.raises(catalogue.NotForClassification, match="no labelled texts") as refusal:
         catalogue.load(name)
+    assert catalogue.USES[entry.use] in refusal.value.message
+
+
+@pytest.mark.parametrize("name", RECOMMEND)
+def test_a_set_for_recommendations_loads_or_says_how_to_get_it(name, public_data):
+    if catalogue.dataset(name).state == "missing":
+        with pytest.raises(catalogue.DatasetMissing, match="FM_DATA_DIR"):
+            interaction_files.load(name)
+        return
+    once, twice = interaction_files.load(name), interaction_files.load(name)
+    assert once.name == name and once.split_hash == twice.split_hash and once.synthetic == catalogue.dataset(name).synthetic
+    assert len(once.items) == len(once.titles) == len(once.texts) == len(set(once.items)) and all(once.titles)
+    assert len(once.users) == len(set(once.users)) and once.rows["user"].nunique() == len(once.users)
+    assert once.licence == catalogue.dataset(name).licence
+
+
+@pytest.mark.parametrize("name", RECOMMEND)
+def test_its_leave_one_out_split_leaks_nothing(name, public_data):
+    if catalogue.dataset(name).state == "missing":
+        pytest.skip(f"{name} is not on this machine")
+    data = interaction_files.load(name)
+    split = leave_one_out(data.histories())
+    moments = data.rows.groupby("user")["at"].agg(list)
+    for past, validation, test, at in zip(split.train, split.validation, split.test, moments, strict=True):
+        assert at == sorted(at)
+        if test >= 0:
+            assert len({*past.tolist(), int(validation), int(test)}) == len(past) + 2 == len(at)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(RECOMMEND)))
+def test_any_other_set_is_refused_to_who_wants_to_recommend_from_it(name, public_data):
+    if catalogue.dataset(name).state != "missing":
+        with pytest.raises(catalogue.BadData, match="no interactions"):
+            interaction_files.load(name)
 
 
 @pytest.mark.parametrize("name", LABELLED)
