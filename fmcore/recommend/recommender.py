@@ -60,6 +60,10 @@ class Scorer(abc.ABC):
         """bool (len(histories),): whether the model has something to say of a past; where not, popularity answers and says so."""
         return np.any(self.scores(histories) != 0, axis=1)
 
+    def folded(self, pairs: Sequence[tuple[History, int]]) -> Recommender:
+        """A NEW model that has learnt new events too (a past as it was, the item met next); itself where that needs a new fit."""
+        return self
+
     def recommend(self, history: History, *, k: int = 10, without: Collection[int] = ()) -> list[Scored]:
         """The best k items that are neither in the history nor in `without`, best first; fewer where there are no more."""
         return best(self.scores([history])[0], k=k, without=[*history.tolist(), *without])
