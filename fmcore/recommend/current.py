@@ -1,0 +1,151 @@
+"""A shelf as it is now: with the items that came and went since it was trained, and with counts that hold what people did since.
+
+Owns how models that were trained on fewer items answer for all of them. Made from a shelf and stored rows alone, so that whoever makes it
+again gets the same; never changes a shelf.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from fmcore.recommend import folding, live_bandit, stock
+from fmcore.recommend.recommender import History, Items, Scorer
+from fmcore.recommend.shelf import Shelf
+from fmcore.store.store import Store
+
+TEXT, POPULARITY = "text", "popularity"
+
+
+@dataclass(frozen=True, eq=False)
+class Current:
+    """What answers. items: those of the version, then those that came since; numbers: by id; removed: numbers that are not shown.
+
+    changes and folds: up to which row of the tables this is true.
+    """
+
+    shelf: Shelf
+    items: Items
+    removed: frozenset[int]
+    models: Mapping[str, Scorer] = field(repr=False)
+    changes: int = 0
+    folds: int = 0
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each item by its id."""
+        return {item: number for number, item in enumerate(self.items.ids)}
+
+    def title(self, number: int) -> str:
+        """What an item is called; its id where it has no title."""
+        return self.items.titles[number] or self.items.ids[number]
+
+    @property
+    def vectors(self) -> np.ndarray | None:
+        """float32 (n_items, d) of what the items' texts say; None where the version does not read texts."""
+        vectors = getattr(self.models.get(TEXT), "vectors", None)
+        return vectors if vectors is not None and len(vectors) == len(self.items) else None
+
+    @cached_property
+    def groups(self):
+        """The version's groups of items; an item that came since stands in the one whose texts are nearest, else in the largest."""
+        held = self.shelf.groups
+        of = np.asarray(held.of)
+        n_new = len(self.items) - len(of)
+        if not n_new:
+            return held
+        largest = int(np.bincount(of).argmax()) if len(of) else 0
+        nearest = np.full(n_new, largest, dtype=of.dtype)
+        if self.vectors is not None:
+            centres = np.stack([self.vectors[: len(of)][of == group].sum(axis=0) for group in range(len(held.names))])
+            centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
+            nearest = (self.vectors[len(of) :] @ centres.T).argmax(axis=1).astype(of.dtype)
+        return dataclasses.replace(held, of=np.concatenate([of, nearest]))
+
+    @cached_property
+    def prior(self) -> live_bandit.Prior:
+        """What a live learner believes of the groups before the first show."""
+        return live_bandit.prior(self.shelf.pasts, self.groups)
+
+
+def current(shelf: Shelf, store: Store, *, folds: int) -> Current:
+    """A shelf with what the tables say now, its counts up to event `folds` (0: as trained)."""
+    changes, changed = stock.changed(store, shelf.dataset)
+    models: dict[str, Scorer] = dict(shelf.models)
+    trained_up_to = int(shelf.facts.get("interactions_up_to") or 0)
+    if folds > trained_up_to:
+        models = _folded(shelf, store, after=trained_up_to, up_to=folds)
+    known = {item: change for item, change in changed.items() if item in shelf.numbers}
+    new = [change for item, change in changed.items() if item not in shelf.numbers and change.state == "live"]
+    items = _retold(shelf.items, known)
+    if new:
+        added = Items(tuple(c.item for c in new), tuple(c.title for c in new), tuple(c.text for c in new))
+        models = widened(models, added, n_items=len(items))
+        items = Items(items.ids + added.ids, items.titles + added.titles, items.texts + added.texts)
+    removed = frozenset(shelf.numbers[item] for item, change in known.items() if change.state == "removed")
+    return Current(shelf, items, removed, models, changes, folds)
+
+
+def _folded(shelf: Shelf, store: Store, *, after: int, up_to: int) -> dict[str, Scorer]:
+    """The models, those that count with the events of `after` < n <= `up_to` counted too."""
+
+    def base(who: str) -> list[str]:
+        return [shelf.items.ids[number] for number in shelf.past(who)]
+
+    found = folding.pairs(store, shelf.dataset, after=after, up_to=up_to, base=base)
+    numbers = shelf.numbers
+    known = [([numbers[one] for one in past if one in numbers], numbers[item]) for past, item in found if item in numbers]
+    pairs = [(np.array(past, dtype=np.int32), item) for past, item in known]
+    if not pairs:
+        return dict(shelf.models)
+    return {name: model.folded(pairs) if hasattr(model, "folded") else model for name, model in shelf.models.items()}
+
+
+def _retold(items: Items, known: Mapping[str, stock.ItemChange]) -> Items:
+    """The items with the titles and texts that they have now."""
+    if not any(change.state == "live" for change in known.values()):
+        return items
+    told = {item: change for item, change in known.items() if change.state == "live"}
+    titles = (told[item].title if item in told else title for item, title in zip(items.ids, items.titles, strict=True))
+    texts = (told[item].text if item in told else text for item, text in zip(items.ids, items.texts, strict=True))
+    return Items(items.ids, tuple(titles), tuple(texts))
+
+
+def widened(models: Mapping[str, Scorer], added: Items, *, n_items: int) -> dict[str, Scorer]:
+    """The models for `added` items more: those that read texts read the new ones, the others place them by what the text model says."""
+    readers = {name: model.with_items(added) for name, model in models.items() if hasattr(model, "with_items")}
+    text = readers.get(TEXT)
+    wide = {name: Widened(model, text, n_before=n_items, n_new=len(added)) for name, model in models.items() if name not in readers}
+    wide = {name: readers[name] if name in readers else wide[name] for name in models}
+    return wide
+
+
+class Widened(Scorer):
+    """A model that knows `n_before` items, for `n_new` more. A new item gets the score of the known item beside which its text puts it.
+
+    That is: the text model's score of the new item is looked up among its scores of the known items, and the model's own score at the same
+    place of its order is taken. Where no text model has anything to say, and under popularity, new items come last.
+    """
+
+    def __init__(self, model: Scorer, text: Scorer | None, *, n_before: int, n_new: int):
+        self.model, self.text, self.n_before, self.n_new = model, text, n_before, n_new
+        self.name, self.title = getattr(model, "name", ""), getattr(model, "title", "")
+
+    def scores(self, histories: Sequence[History]) -> np.ndarray:
+        known = self.model.scores(self._known(histories))
+        new = np.repeat(known.min(axis=1, keepdims=True), self.n_new, axis=1) if self.n_before else np.zeros((len(histories), self.n_new))
+        if self.text is not None and self.name != POPULARITY:
+            for row, read in enumerate(self.text.scores(histories)):
+                if read.any():
+                    new[row] = np.interp(read[self.n_before :], np.sort(read[: self.n_before]), np.sort(known[row]))
+        return np.concatenate([known, new], axis=1).astype(np.float32)
+
+    def knows(self, histories: Sequence[History]) -> np.ndarray:
+        return self.model.knows(self._known(histories))
+
+    def _known(self, histories: Sequence[History]) -> list[History]:
+        return [past[past < self.n_before] for past in map(np.asarray, histories)]
