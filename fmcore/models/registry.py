@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fmcore import clock, tasks
+from fmcore.models import ranking_gate
 from fmcore.models.card import card_of
 from fmcore.models.gate import Candidate, Verdict, judge, read_heldout, refused
 from fmcore.models.manifest import Tampered, check_manifest, sync_folder, write_manifest
@@ -211,12 +212,14 @@ class Registry:
 
     def _judged(self, version: ModelVersion, champion: ModelVersion | None) -> Verdict:
         against = champion.version if champion else None
+        is_shelf = version.task == tasks.RECOMMEND.name
+        judged, seen = (ranking_gate.judge, self._shelf) if is_shelf else (judge, self._candidate)
         try:
-            candidate = self._candidate(version)
+            candidate = seen(version)
         except (FMError, OSError, ValueError, KeyError) as error:
             return refused(f"{version.version} is not fit to serve: {_sentence(error)}", check="folder", compared_with=against)
         try:
-            return judge(candidate, self._candidate(champion) if champion else None)
+            return judged(candidate, seen(champion) if champion else None)
         except (FMError, OSError, ValueError, KeyError) as error:
             reason = f"The champion {against} cannot be compared with: {_sentence(error)} A person has to decide."
             return refused(reason, check="champion", compared_with=against)
@@ -230,6 +233,9 @@ class Registry:
             synthetic=bool(facts.get("synthetic", version.dataset == "demo")),
             heldout=read_heldout(folder),
         )
+
+    def _shelf(self, version: ModelVersion) -> ranking_gate.Candidate:
+        return ranking_gate.candidate(version, folder=self.verified(version), facts=self.facts(version))
 
     def promote(self, task: str, version: str, *, by: str, reason: str) -> Promotion:
         """Make a version the champion: one row. Raises NotPossible without a reason, Tampered when its folder does not verify."""

@@ -1,0 +1,168 @@
+"""A model's turn: fitted on the past, measured on what came next and on what came last, fitted again on everything, and kept.
+
+Owns the order of these steps, and the folder of a turn, so that a run that died goes on after the last finished model. Knows no version
+and chooses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fmcore.data.interactions import Interactions, Split, leave_one_out
+from fmcore.evaluation import ranking
+from fmcore.nouns import Report
+from fmcore.recommend.counting import Popularity
+from fmcore.recommend.measure import Answered, Budget, Part, answered, people
+from fmcore.recommend.offers import Shape
+from fmcore.recommend.recommender import History, Items, Recommender
+
+DONE, RANKS, MODEL = "turn.json", "ranks.parquet", "model"
+AGAIN = 1.3
+"""A second fit takes as long as the first, or this much longer: there are more rows, and other work beside it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What all models of a shelf are fitted and measured on. validation and test: places of the people who are measured."""
+
+    items: Items
+    everything: list[History]
+    split: Split
+    before_test: list[History]
+    validation: np.ndarray
+    test: np.ndarray
+    counts: np.ndarray
+    popularity: tuple[Popularity, Popularity]
+    seed: int
+
+    @property
+    def shape(self) -> Shape:
+        """How large it all is."""
+        lengths = np.array([len(past) for past in self.everything], dtype=np.int64)
+        has_texts = any(self.items.titles) or any(self.items.texts)
+        return Shape(len(lengths), len(self.items), int(lengths.sum()), int(np.square(lengths).sum()), has_texts)
+
+    @property
+    def pasts(self) -> list[History]:
+        """What the measured people had met before the item of the test."""
+        return [self.before_test[place] for place in self.test]
+
+    @property
+    def targets(self) -> np.ndarray:
+        """int32 the item of the test of each measured person."""
+        return self.split.test[self.test]
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """What came of a model's turn: its folder, its ranks on validation, its answers on the test, and what is told of it."""
+
+    name: str
+    folder: Path
+    validation: np.ndarray
+    test: Answered
+    told: dict[str, Any]
+
+
+def ground(data: Interactions, *, seed: int) -> Ground:
+    """Split a log by time, and fit what stands in for models that know nothing of a past."""
+    items, everything = Items(data.items, data.titles, data.texts), data.histories()
+    split = leave_one_out(everything)
+    before = split.with_validation()
+    counts = np.bincount(np.concatenate([*before, np.zeros(0, np.int32)]), minlength=len(items))
+    stand_ins = (Popularity().fit(split.train, items), Popularity().fit(before, items))
+    places = people(split.validation, seed=seed), people(split.test, seed=seed)
+    return Ground(items, everything, split, before, *places, counts, stand_ins, seed)
+
+
+def take(
+    name: str, make: Callable[[], Recommender], on: Ground, *, folder: Path, budget: Budget, report: Report, refit: bool = True
+) -> Turn:
+    """A model's turn, or what an attempt before this one kept of it. refit: whether it may be fitted again as often as time allows.
+
+    First on train, its settings chosen on validation; then on train and validation for the test, and on everything for service. Where
+    the time left does not allow a fit, the model from before stands: `learnt_from` says which rows the served one learnt from.
+    """
+    if (folder / DONE).is_file():
+        return _kept(name, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    began = time.monotonic()
+    model = make().fit(on.split.train, on.items, held=on.split.validation, report=Part(report, 0.0, 0.4, "fitted on the past"))
+    fit_s = time.monotonic() - began
+    rows = [on.split.train[place] for place in on.validation]
+    seen = answered(model, rows, on.split.validation[on.validation], standin=on.popularity[0], report=Part(report, 0.4, 0.5, "validation"))
+    measured_on, learnt_from = "train", "train"
+    if refit and budget.left_s > 2 * AGAIN * fit_s:
+        model = model.fit(on.before_test, on.items, report=Part(report, 0.5, 0.65, "fitted for the test"))
+        measured_on = learnt_from = "train and validation"
+    test = answered(model, on.pasts, on.targets, standin=on.popularity[1], report=Part(report, 0.65, 0.75, "test"))
+    if refit and budget.left_s > AGAIN * fit_s:
+        model = model.fit(on.everything, on.items, report=Part(report, 0.75, 0.98, "fitted on everything"))
+        learnt_from = "everything"
+    told = {
+        "seconds": round(time.monotonic() - began, 2), "fit_seconds": round(fit_s, 2), "measured_after": measured_on,
+        "learnt_from": learnt_from, "n_fallback": test.n_fallback,
+    }  # fmt: skip
+    turn = Turn(name, folder, seen.ranks, test, told)
+    _keep(turn, model)
+    return turn
+
+
+def row(turn: Turn, on: Ground, *, title: str, vectors: np.ndarray | None, k: int) -> dict[str, Any]:
+    """A model's row of the leaderboard: its figures on the test with intervals and by slice, as JSON."""
+    found = ranking.figures(
+        turn.test.ranks, turn.test.shown, histories=on.pasts, targets=on.targets, counts=on.counts, n_people=len(on.before_test),
+        vectors=vectors, k=k,
+    )  # fmt: skip
+    return {"model": turn.name, "title": title, **ranking.in_json(found), **turn.told}
+
+
+def linked(source: Path, target: Path) -> None:
+    """A folder's files under another name too: by hard links, or copied where the file system has none."""
+
+    def link(one: str, other: str) -> None:
+        try:
+            os.link(one, other)
+        except OSError:
+            shutil.copyfile(one, other)
+
+    shutil.copytree(source, target, copy_function=link)
+
+
+def _keep(turn: Turn, model: Recommender) -> None:
+    (turn.folder / MODEL).mkdir()
+    model.save(turn.folder / MODEL)
+    pd.DataFrame({"rank": turn.validation}).to_parquet(turn.folder / f"validation-{RANKS}", index=False)
+    shown = {"shown": list(turn.test.shown)}
+    pd.DataFrame({"rank": turn.test.ranks, **shown}).to_parquet(turn.folder / f"test-{RANKS}", index=False)
+    part = turn.folder / f"{DONE}.part"
+    part.write_text(json.dumps(turn.told, allow_nan=False), encoding="utf-8")
+    part.rename(turn.folder / DONE)
+
+
+def _kept(name: str, folder: Path) -> Turn:
+    told = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    validation = pd.read_parquet(folder / f"validation-{RANKS}")["rank"].to_numpy()
+    test = pd.read_parquet(folder / f"test-{RANKS}")
+    shown = np.stack(test["shown"].tolist()) if len(test) else np.zeros((0, 1), np.int32)
+    return Turn(name, folder, validation, Answered(test["rank"].to_numpy(), shown, told["n_fallback"]), told)
+
+
+def slices_of(on: Ground) -> tuple[Sequence[str], Sequence[str]]:
+    """(slice of the past, slice of the item) of each measured person: cold, warm or hot."""
+    found = ranking.slices(on.pasts, on.targets, on.counts)
+    return tuple(
+        np.select([found[f"{what} {heat}"] for heat in ("cold", "warm", "hot")], ["cold", "warm", "hot"], default="")
+        for what in ("history", "item")
+    )  # fmt: skip
