@@ -358,11 +358,25 @@ ENTRIES: dict[str, _Entry] = {
         use="series",
         marker="labels/combined_windows.json",
     ),
+    "demo_shop": _Entry(
+        title="Demo: articles and products",
+        summary="240 articles and products of a made-up bank, broker and news house, 20 a topic, and what 400 made-up readers with stated "
+        "tastes opened, one after the other. Written and simulated for FM Desk. Synthetic: nobody clicked on any of it.",
+        licence="Part of FM Desk",
+        commercial_use="yes",
+        size="240 items, 400 readers, 8,270 openings",
+        columns="user, item, timestamp; item, title, text, kind, topic",
+        source="Built in, fmcore/data/builtin/shop",
+        synthetic=True,
+        read=None,
+        use="recommend",
+        marker="shop/items.csv",
+    ),
     "movielens": _Entry(
         title="MovieLens small",
         summary="Films that 610 people rated, oldest first, with titles and genres (ml-latest-small; Harper and Konstan 2015). GroupLens: "
         "a set to develop on, not one to publish results of.",
-        licence="GroupLens: research, share alike",
+        licence="GroupLens terms: research, share alike",
         commercial_use="no",
         size="100,836 ratings of 9,742 films, 3.3 MB",
         columns="userId, movieId, rating, timestamp; movieId, title, genres",
@@ -377,7 +391,7 @@ ENTRIES: dict[str, _Entry] = {
         title="MovieLens 1M",
         summary="Films that 6,040 people rated, each at least 20, with titles and genres: what most papers on sequences measure on "
         "(Harper and Konstan 2015).",
-        licence="GroupLens: research, not to be passed on",
+        licence="GroupLens terms: research, not to be passed on",
         commercial_use="no",
         size="1,000,209 ratings of 3,883 films, 24 MB",
         columns="UserID::MovieID::Rating::Timestamp; MovieID::Title::Genres",

@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from fmcore.data import catalogue, uploads
+from fmcore.data import catalogue, demo_shop, uploads
 from fmcore.data.catalogue import BadData
 from fmcore.data.interactions import MAX_ITEMS, Interactions, build
 
@@ -312,4 +312,8 @@ def _films(rows: Sequence[Sequence[str]]) -> pd.DataFrame:
     return pd.DataFrame({"item": [row[0] for row in rows], "title": titles, "text": texts}, dtype="str")
 
 
-_READERS: dict[str, Callable[[Path], Interactions]] = {"movielens": _movielens_small, "ml-1m": _movielens_1m}
+_READERS: dict[str, Callable[[Path], Interactions]] = {
+    "demo_shop": lambda _folder: demo_shop.load(),
+    "movielens": _movielens_small,
+    "ml-1m": _movielens_1m,
+}
