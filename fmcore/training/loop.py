@@ -1,10 +1,11 @@
 """The one training loop: what happens between a model with its rows and the best weights on validation.
 
-Owns the order of batches, AdamW and its schedule, clipping, early stopping, out-of-memory recovery and when to save.
+Owns the order of batches, AdamW and its schedule, the average of the weights, clipping, early stopping, the budget of time,
+out-of-memory recovery and when to save.
 Knows nothing of texts, labels or the checkpoint's files (`checkpoint.py`); a recipe brings its rows as a `Subject`.
 
 The batch order and the learning rate are functions of the seed and the step, so a position, the weights, the optimiser's
-moments and the generators' states are all it takes to go on bit for bit.
+moments and the generators' states are all it takes to go on bit for bit. (A budget of time ends a run where the clock says.)
 """
 
 from __future__ import annotations
@@ -45,7 +46,13 @@ class OutOfMemory(FMError):
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train. Learning rates are peaks; `layer_decay` multiplies them once per layer below the head."""
+    """How to train. Learning rates are peaks; `layer_decay` multiplies them once per layer below the head.
+
+    decay: whether the rate falls to zero by the last step; a run that ends when it likes keeps it. seconds: the time after which training
+    ends in good order, 0 for no such end; what is validated and kept then is what has been learnt so far. averaging: above 0, what is
+    validated and kept is not the weights but their running average, in which step t weighs (a + 1) / (t + a): about the last 1 / (a + 1)
+    of all steps, however many there come to be (Shamir and Zhang 2013, polynomial-decay averaging).
+    """
 
     epochs: int = 3
     batch: int = 32
@@ -57,6 +64,9 @@ class Plan:
     clip: float = 1.0
     patience: int = 2
     seed: int = 0
+    decay: bool = True
+    seconds: float = 0.0
+    averaging: float = 0.0
     report_s: float = 1.0
     checkpoint_s: float = 60.0
 
@@ -70,7 +80,7 @@ class Subject:
     """What is trained: a model, its optimiser groups (`layerwise_groups`), and what the rows are.
 
     lengths has one number a row (for the buckets); collate turns row numbers into CPU tensors; loss is the mean over a
-    batch's rows; validate gives the figure to maximise, called in eval mode without gradients, or is None.
+    batch's rows; validate gives the figure to maximise, called in eval mode without gradients, or is None; figure is its name.
     identity names the data and the model, so that a checkpoint of something else is not taken up.
     """
 
@@ -81,6 +91,7 @@ class Subject:
     loss: Callable[[dict[str, Tensor]], Tensor]
     validate: Callable[[], float] | None = None
     identity: str = ""
+    figure: str = "val_accuracy"
 
 
 @dataclass
@@ -174,10 +185,12 @@ def bucketed(lengths: Sequence[int], batch: int, *, seed: int, epoch: int) -> li
     return [batches[i] for i in chance.permutation(len(batches))]
 
 
-def rate_factor(step: int, *, steps: int, warmup: float) -> float:
-    """The learning rate at a step as a part of its peak: up in a line, then down in a line to zero."""
+def rate_factor(step: int, *, steps: int, warmup: float, decay: bool = True) -> float:
+    """The learning rate at a step as a part of its peak: up in a line, then down in a line to zero, or level without decay."""
     rising = max(1, round(steps * warmup))
-    return (step + 1) / rising if step < rising else max(0.0, (steps - step) / max(1, steps - rising))
+    if step < rising:
+        return (step + 1) / rising
+    return max(0.0, (steps - step) / max(1, steps - rising)) if decay else 1.0
 
 
 def fit(
@@ -202,6 +215,8 @@ class _Fit:
         self.optimiser = torch.optim.AdamW(subject.groups, fused=device.type == "cuda")
         self.at = Progress(micro=plan.batch)
         self.best: dict[str, Tensor] = {}
+        self.average: dict[str, Tensor] = {}
+        self.validation_s = 0.0
         self.epoch_steps = math.ceil(len(subject.lengths) / plan.batch)
         self.steps = self.epoch_steps * plan.epochs
         self.rows = 0
@@ -213,17 +228,17 @@ class _Fit:
         self.report.device(device_title(self.device))
         self.began = self.noted = self.saved = time.monotonic()
         self.before_s = self.at.elapsed_s
-        while self.at.epoch < self.plan.epochs and not self.at.stopped:
+        while self.at.epoch < self.plan.epochs and not self.at.stopped and not self._spent():
             self._epoch()
-        if self.best:
-            self._put_back(self.best)
+        if self.best or self.average:
+            self._put_back(self.best or self.average)
         self.model.eval()
         return self._outcome()
 
     def _epoch(self) -> None:
         batches = bucketed(self.subject.lengths, self.plan.batch, seed=self.plan.seed, epoch=self.at.epoch)
         self.model.train()
-        while self.at.batch < len(batches):
+        while self.at.batch < len(batches) and not self._spent():
             self.recent.append(self._step(batches[self.at.batch]))
             self.rows += len(batches[self.at.batch])
             self.at.batch += 1
@@ -234,11 +249,16 @@ class _Fit:
         self._close_epoch()
         self._save()
 
+    def _spent(self) -> bool:
+        """Whether the budget of time is used up, less what a last validation will take. At least one step is always made."""
+        used = self.before_s + time.monotonic() - self.began + self.validation_s
+        return 0 < self.plan.seconds <= used and self.at.step > 0
+
     def _step(self, rows: np.ndarray) -> Tensor:
         """One optimiser step on a batch, in as many micro-batches as memory asks for. Gives the loss, still on the device."""
         import torch
 
-        factor = rate_factor(self.at.step, steps=self.steps, warmup=self.plan.warmup)
+        factor = rate_factor(self.at.step, steps=self.steps, warmup=self.plan.warmup, decay=self.plan.decay)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * factor
         while True:
@@ -249,7 +269,21 @@ class _Fit:
                 self._halve(len(rows))
         torch.nn.utils.clip_grad_norm_([p for g in self.optimiser.param_groups for p in g["params"]], self.plan.clip)
         self.optimiser.step()
+        if self.plan.averaging > 0:
+            self._average()
         return loss
+
+    def _average(self) -> None:
+        import torch
+
+        trained = self._trained()
+        if not self.average:
+            self.average = {name: tensor.detach().clone() for name, tensor in trained.items()}
+            return
+        share = (self.plan.averaging + 1) / (self.at.step + 1 + self.plan.averaging)
+        with torch.no_grad():
+            for name, tensor in trained.items():
+                self.average[name].lerp_(tensor, share) if tensor.is_floating_point() else self.average[name].copy_(tensor)
 
     def _backward(self, rows: np.ndarray) -> Tensor:
         """Gradients of the mean loss over the whole batch, whatever the micro-batch: the effective batch never changes."""
@@ -292,8 +326,10 @@ class _Fit:
         pace = self.rows / max(1e-9, now - self.began)
         self.at.elapsed_s = self.before_s + now - self.began
         self.recent, self.noted = [], now
-        done = self.at.step / self.steps
-        left_s = (self.steps - self.at.step) * self.plan.batch / max(pace, 1e-9)
+        done, left_s = self.at.step / self.steps, (self.steps - self.at.step) * self.plan.batch / max(pace, 1e-9)
+        if self.plan.seconds:
+            done = min(1.0, max(done, self.at.elapsed_s / self.plan.seconds))
+            left_s = max(0.0, min(left_s, self.plan.seconds - self.at.elapsed_s))
         try:
             self.report.metric(
                 self.at.step,
@@ -319,19 +355,27 @@ class _Fit:
         if self.subject.validate is None:
             return
         score = self._validate()
-        self.at.history.append({"epoch": self.at.epoch, "step": self.at.step, "val_accuracy": score})
+        self.at.history.append({"epoch": self.at.epoch, "step": self.at.step, self.subject.figure: score})
         if self.at.best is None or score > self.at.best:
             self.at.best, self.at.best_epoch = score, self.at.epoch
-            self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._trained().items()}
+            self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in (self.average or self._trained()).items()}
         self.at.stopped = self.at.epoch - self.at.best_epoch >= self.plan.patience
-        self.report.metric(self.at.step, val_accuracy=score)
+        self.report.metric(self.at.step, **{self.subject.figure: score})
 
     def _validate(self) -> float:
         import torch
 
+        began = time.monotonic()
         self.model.eval()
+        weights = {name: tensor.detach().clone() for name, tensor in self._trained().items()} if self.average else {}
+        if weights:
+            self._put_back(self.average)
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            return float(self.subject.validate())
+            score = float(self.subject.validate())
+        if weights:
+            self._put_back(weights)
+        self.validation_s = time.monotonic() - began
+        return score
 
     def _trained(self) -> dict[str, Tensor]:
         """The tensors that training changes: trainable parameters and buffers, by name."""
@@ -369,9 +413,11 @@ class _Fit:
 
     def _save(self) -> None:
         self.saved = time.monotonic()
+        self.at.elapsed_s = self.before_s + self.saved - self.began
         if self.folder is None:
             return
         tensors = {f"model.{name}": tensor for name, tensor in self._trained().items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
         for index, (key, value) in self._moments():
             tensors[f"optimiser.{index}.{key}"] = value
         rng, facts = checkpoints.rng_state()
@@ -402,6 +448,7 @@ class _Fit:
         state = files[f"state-{self.at.step}-{self.at.epoch}"]
         self.best = files.get(f"best-{self.at.best_epoch}", {})
         self._put_back({name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")})
+        self.average = {name.removeprefix("average."): t.to(self.device) for name, t in state.items() if name.startswith("average.")}
         parameters = [p for g in self.optimiser.param_groups for p in g["params"]]
         for name, tensor in state.items():
             if name.startswith("optimiser."):

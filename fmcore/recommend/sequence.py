@@ -1,0 +1,204 @@
+"""The sequence model as it is served: a history's items go through an ONNX graph, and what comes out is held against every item.
+
+Learns by training/sequential.py; answers with onnxruntime and numpy alone, so that a server never imports torch.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence as Many
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from fmcore.config import Profile, settings
+from fmcore.nouns import Report
+from fmcore.recommend.recommender import BadRecommender, History, Items, Recommender, read_facts, write_facts
+from fmcore.training import sequential
+from fmcore.training.sequential import Sequencing
+
+if TYPE_CHECKING:
+    import onnxruntime
+    from torch import nn
+
+OPSET = 17
+AT_ONCE = 256
+"""Histories of one length that go through the graph together."""
+LEAST = 3
+"""Items a history needs before its last one may be held back to choose on."""
+
+
+class Sequence(Recommender):
+    """SASRec: a transformer reads the latest items in their order and foretells the next.
+
+    minutes: the training's budget, 0 for as long as validation gains. epochs: how long to train where that is known already (`figures`
+    of an earlier fit, `best_epoch`); then there is nothing to choose and all of the histories are learnt from. params: what to train,
+    None for what the profile says. checkpoint: a folder that a fit goes on from.
+    """
+
+    name: ClassVar[str] = "sasrec"
+    title: ClassVar[str] = "SASRec"
+    summary: ClassVar[str] = "A transformer that reads the latest items in their order and foretells the next."
+
+    figures: dict[str, Any]
+    """How the training went: val_ndcg, best_epoch, epochs, steps, seconds, examples_per_s, device, curve, params ..."""
+
+    def __init__(
+        self,
+        *,
+        minutes: float = 2.0,
+        seed: int = 0,
+        epochs: int | None = None,
+        params: Sequencing | None = None,
+        checkpoint: Path | None = None,
+    ):
+        self.minutes, self.seed, self.epochs, self.params, self.checkpoint = minutes, seed, epochs, params, checkpoint
+        self.figures = {}
+
+    def fit(self, histories: Many[History], items: Items, *, held: np.ndarray | None = None, report: Report | None = None) -> Self:
+        """Learn the order of histories; raises BadRecommender where none has two items.
+
+        With held, training keeps the weights that foretell it best. Without held or `epochs`, each last item is held back first to find
+        out how long to train, within half of the budget, and then everything is learnt from for as long.
+        """
+        report = report or _Unheard()
+        params = self.params or params_for(settings().limits(), minutes=self.minutes, seed=self.seed)
+        try:
+            if held is not None or self.epochs:
+                if self.epochs:
+                    params, held = sequential.for_epochs(params, self.epochs), None
+                trained = sequential.train(histories, len(items), params, held=held, report=report, checkpoint=self.checkpoint)
+            else:
+                trained = self._found_and_refitted(histories, len(items), sequential.within(params, params.minutes / 2), report)
+        except sequential.NothingToLearn as nothing:
+            raise BadRecommender(nothing.message, nothing.hint) from nothing
+        self.figures = trained.figures
+        seen = np.zeros(len(items), dtype=bool)
+        for past in histories:
+            seen[past] = True
+        self._serve(exported(trained.network), trained.network.items.weight.detach().numpy().copy(), seen, window=params.window)
+        return self
+
+    def _found_and_refitted(self, histories: Many[History], n_items: int, params: Sequencing, report: Report) -> sequential.Trained:
+        enough = [len(past) >= LEAST for past in histories]
+        if not any(enough):
+            return sequential.train(histories, n_items, params, report=report, checkpoint=self.checkpoint)
+        shorter = [past[:-1] if long else past for past, long in zip(histories, enough, strict=True)]
+        held = np.array([past[-1] if long else -1 for past, long in zip(histories, enough, strict=True)])
+        folders = [self.checkpoint / part if self.checkpoint else None for part in ("find", "refit")]
+        found = sequential.train(shorter, n_items, params, held=held, report=report, checkpoint=folders[0], span=(0.0, 0.5))
+        again = sequential.for_epochs(params, found.outcome.best_epoch)
+        trained = sequential.train(histories, n_items, again, report=report, checkpoint=folders[1], span=(0.5, 1.0))
+        chosen = ("val_ndcg", "best_epoch", "curve", "n_examined")
+        return sequential.Trained(
+            trained.network, again, trained.outcome, {**trained.figures, **{key: found.figures[key] for key in chosen}}
+        )
+
+    def scores(self, histories: Many[History]) -> np.ndarray:
+        """float32 (n, n_items): how well each item fits what should come next. Items that nobody met in training are passed over as a
+        past. Histories of one length go through the graph together, so that none is padded and company changes no answer."""
+        pasts = [self._read(past) for past in histories]
+        found = np.zeros((len(pasts), len(self._table)), dtype=np.float32)
+        lengths = np.array([len(past) for past in pasts], dtype=np.int64)
+        for length in np.unique(lengths[lengths > 0]):
+            rows = np.flatnonzero(lengths == length)
+            for start in range(0, len(rows), AT_ONCE):
+                some = rows[start : start + AT_ONCE]
+                (states,) = self._session.run(["state"], {"ids": np.stack([pasts[row] for row in some])})
+                found[some] = states @ self._table.T
+        return found
+
+    def knows(self, histories: Many[History]) -> np.ndarray:
+        return np.array([len(self._read(past)) > 0 for past in histories], dtype=bool)
+
+    def save(self, folder: Path) -> None:
+        from safetensors.numpy import save_file
+
+        write_facts(folder, {"name": self.name, "window": self._window, "figures": self.figures})
+        (folder / "sequence.onnx").write_bytes(self._graph)
+        save_file({"items": self._table, "seen": self._seen}, folder / "items.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path, items: Items) -> Self:
+        from safetensors.numpy import load_file
+
+        facts = read_facts(folder)
+        try:
+            tensors = load_file(folder / "items.safetensors")
+            model = cls(seed=facts["figures"]["params"]["seed"])
+            model.figures = facts["figures"]
+            model._serve((folder / "sequence.onnx").read_bytes(), tensors["items"], tensors["seen"], window=int(facts["window"]))
+        except Exception as error:  # onnxruntime and safetensors raise classes of their own, one for each thing that can be wrong
+            raise BadRecommender(f"{folder.name} cannot be read ({type(error).__name__}).", "Train it again.") from error
+        if len(model._table) != len(items):
+            raise BadRecommender(f"{folder.name} is of other items.", "Train it again.")
+        return model
+
+    def _serve(self, graph: bytes, table: np.ndarray, seen: np.ndarray, *, window: int) -> None:
+        self._graph, self._table, self._seen, self._window = graph, table, seen, window
+        self._session = _session(graph)
+
+    def _read(self, past: History) -> np.ndarray:
+        """int64: the latest items that the model knows, as many as it reads."""
+        known = np.asarray(past, dtype=np.int64)
+        known = known[(known >= 0) & (known < len(self._seen))]
+        return known[self._seen[known]][-self._window :]
+
+
+def params_for(limits: Profile, *, minutes: float, seed: int = 0) -> Sequencing:
+    """What the profile's sizes come to within a budget of minutes (0: none)."""
+    return Sequencing(width=limits.sequence_width, window=limits.sequence_window, minutes=minutes, seed=seed)
+
+
+def exported(network: nn.Module) -> bytes:
+    """The network as one ONNX graph: ids int64 (rows, items) of histories of one length in, "state" float32 (rows, width) out."""
+    import torch
+
+    class Latest(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, ids):
+            lengths = torch.ones_like(ids).sum(1)
+            return self.network(ids, lengths)[:, -1]
+
+    stream = io.BytesIO()
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # the tracing exporter warns that it traces; a test holds the graph against the network
+        torch.onnx.export(
+            Latest().eval(),
+            (torch.zeros((2, 3), dtype=torch.int64),),
+            stream,
+            input_names=["ids"],
+            output_names=["state"],
+            dynamic_axes={"ids": {0: "rows", 1: "items"}, "state": {0: "rows"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return stream.getvalue()
+
+
+def _session(graph: bytes) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle desk must not burn a core
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+class _Unheard:
+    """A report to nobody."""
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Says nothing."""
+
+    def metric(self, step: int, **values: float) -> None:
+        """Says nothing."""
+
+    def device(self, name: str) -> None:
+        """Says nothing."""
