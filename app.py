@@ -36,7 +36,7 @@ from fmcore.data import sources
 from fmcore.models import masked_lm
 from fmcore.nouns import FMError
 from fmcore.runs import AlreadyQueued
-from fmcore.tasks import TASKS, first_run
+from fmcore.tasks import RECOMMEND, TASKS, first_run
 from jobs import JOBS
 from jobs.place import LocalProcess
 from jobs.runner import Runner
@@ -54,6 +54,8 @@ HEADERS = {
 }
 
 
+FIRST_SHELF = {"minutes": 0.5}
+"""The first recommendations: of the demo shop, in half a minute."""
 FIRST_STEPS = 80
 """Of the first masked language model: about a minute, so that a person's own run need not wait long; Sundays' run is a whole one."""
 
@@ -182,6 +184,10 @@ class Desk:
                 logger.warning("first models of %s were not asked for", ", ".join(self.first), exc_info=error)
                 return
         try:
+            first_shelf(self.runtime)
+        except FMError as error:  # the same: the Recommend page says how to ask for it
+            logger.warning("the first recommendations were not asked for", exc_info=error)
+        try:
             first_words(self.runtime)
         except FMError as error:  # the same: explanations delete words only, until there is one
             logger.warning("the first masked language model was not asked for", exc_info=error)
@@ -238,6 +244,13 @@ def first_launch(desk: Any, tasks: Sequence[str] = tuple(TASKS)) -> tuple[str, .
         except AlreadyQueued:
             return tuple(missing[i:])
     return ()
+
+
+def first_shelf(desk: Any) -> None:
+    """A desk without recommendations makes some of its demo shop, behind its first models."""
+    under_way = any(run.job == RECOMMEND.name for run in desk.runs.active())
+    if desk.settings.bootstrap and not under_way and not desk.registry.versions(RECOMMEND.name):
+        desk.runs.request(RECOMMEND.name, FIRST_SHELF, trigger="first launch")
 
 
 def first_words(desk: Any) -> None:

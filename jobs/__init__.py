@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from jobs import alerts, deliver, explain, fetch, finetune, ingest, maintain, masked_lm, score
+from jobs import alerts, deliver, explain, fetch, finetune, ingest, maintain, masked_lm, recommend, score
 
 JOBS = {
     job.name: job
-    for job in (finetune.JOB, explain.JOB, masked_lm.JOB, fetch.JOB, maintain.JOB, ingest.JOB, deliver.JOB, score.JOB, alerts.JOB)
+    for job in (
+        finetune.JOB,
+        recommend.JOB,
+        explain.JOB,
+        masked_lm.JOB,
+        fetch.JOB,
+        maintain.JOB,
+        ingest.JOB,
+        deliver.JOB,
+        score.JOB,
+        alerts.JOB,
+    )
 }

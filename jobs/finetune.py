@@ -18,9 +18,10 @@ from fmcore.config import settings
 from fmcore.data import catalogue
 from fmcore.data.catalogue import LabelledData
 from fmcore.models.registry import Registry
-from fmcore.nouns import Job, ModelVersion, Report
+from fmcore.nouns import Job, Report
 from fmcore.store.store import Store
 from jobs.folder import read_json
+from jobs.promoting import promotion
 
 CHAMPION = "champion"
 AUTO = "auto"
@@ -82,7 +83,7 @@ def land(store: Store, run_dir: Path) -> dict[str, Any]:
         metrics=outcome["metrics"],
         run_id=run_dir.name,
     )
-    verdict, promoted = _promotion(registry, version, params)
+    verdict, promoted = promotion(registry, version, promote=params.promote, reason=params.reason, by="finetune")
     shutil.rmtree(run_dir / "checkpoint", ignore_errors=True)  # a landed run is never resumed, and this is most of its folder
     figures = outcome["metrics"]
     return {
@@ -96,20 +97,6 @@ def land(store: Store, run_dir: Path) -> dict[str, Any]:
         "verdict": verdict,
         "promoted": promoted,
     }
-
-
-def _promotion(registry: Registry, version: ModelVersion, params: Params) -> tuple[dict[str, Any], bool]:
-    """(the gate's verdict, whether this version was promoted). A second call finds the first one's promotion."""
-    if any(p.version == version.version for p in registry.promotions(params.task)):
-        return dict(registry.get(params.task, version.version).verdict), True
-    verdict = registry.gate(version)
-    wanted = params.promote == "always" or (params.promote == "gate" and verdict["passed"])
-    if wanted:
-        asked = params.promote == "always"
-        said = params.reason or ("Asked for when the run was started." if asked else "")
-        reason = said if asked else f"{verdict['reason']} {said}".strip()
-        registry.promote(params.task, version.version, by="finetune" if asked else "gate", reason=reason[:500])
-    return verdict, wanted
 
 
 def _resolved(store: Store, params: Params) -> Params:

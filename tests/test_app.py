@@ -192,10 +192,24 @@ def test_a_desk_that_cannot_swap_words_asks_once_for_what_can(monkeypatch):
         runtime.stop()
 
 
+def test_a_desk_without_recommendations_asks_once_for_those_of_the_demo_shop(monkeypatch):
+    monkeypatch.setenv("FM_BOOTSTRAP", "true")
+    config.settings.cache_clear()
+    desk = runtime.start(settings(), JOBS)
+    try:
+        app.first_shelf(desk)
+        app.first_shelf(desk)
+        (run,) = desk.runs.active()
+        assert (run.job, run.trigger, run.params["dataset"], run.params["promote"]) == ("recommend", "first launch", "", "gate")
+    finally:
+        runtime.stop()
+
+
 def test_no_first_run_where_it_was_switched_off():
     desk = runtime.start(settings(), JOBS)
     try:
         app.first_launch(desk)
+        app.first_shelf(desk)
         app.first_words(desk)
         assert desk.runs.active() == []
     finally:
