@@ -1,6 +1,7 @@
-"""The one runtime of a process: settings, store, runs, registry, engine and explanations, made once and shared by pages, API and jobs.
+"""The one runtime of a process: settings, store, runs, registry, engine, explanations and recommendations, made once.
 
-It hangs on a synthetic module in sys.modules, because Streamlit's hot reload drops every local module and a module global with it.
+Pages, API and jobs share it. It hangs on a synthetic module in sys.modules, because Streamlit's hot reload drops every local module and a
+module global with it.
 Importing this loads no model library; never draws, never schedules.
 """
 
@@ -19,6 +20,7 @@ from fmcore.config import Settings
 from fmcore.explain.asking import Explain
 from fmcore.models.registry import Registry
 from fmcore.nouns import Job
+from fmcore.recommend.service import Recommend
 from fmcore.runs import Runs
 from fmcore.serving.engine import Engine, one_blas_thread
 from fmcore.store.store import Store
@@ -37,6 +39,7 @@ class Runtime:
     registry: Registry
     engine: Engine
     explain: Explain
+    recommend: Recommend
     started_at: dt.datetime
     probes: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -63,6 +66,7 @@ def start(settings: Settings, jobs: Mapping[str, Job]) -> Runtime:
                 registry=registry,
                 engine=engine,
                 explain=Explain(engine, store, settings.home),
+                recommend=Recommend(registry, store),
                 started_at=clock.now(),
             )
         return holder.runtime

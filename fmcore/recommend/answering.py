@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fmcore.recommend import live_bandit
+from fmcore.recommend import diversity, live_bandit
 from fmcore.recommend.asking import Ask, BadAsk, Because, Recommendation
 from fmcore.recommend.current import POPULARITY, TEXT, Current
 from fmcore.recommend.recommender import History, Scored, Scorer, best, standardised
@@ -34,17 +34,22 @@ class Chosen:
     note: str = ""
 
 
+def sentence_share(n_history: int) -> float:
+    """How much of a list a sentence decides beside so many items of the past, in [0, 1]."""
+    return SENTENCE_WEIGHS / (SENTENCE_WEIGHS + n_history)
+
+
 class Guided(Scorer):
     """A past and a sentence as one: w times what fits the sentence and 1 - w times what the model makes of the past, both standardised.
 
-    w = SENTENCE_WEIGHS / (SENTENCE_WEIGHS + items of the past); a past that the model cannot read leaves the sentence alone.
+    w = sentence_share(items of the past); a past that the model cannot read leaves the sentence alone.
     """
 
     def __init__(self, model: Scorer, fits: np.ndarray):
         self.model, self.fits = model, standardised(fits[None])[0]
 
     def scores(self, histories: Sequence[History]) -> np.ndarray:
-        weight = np.array([[SENTENCE_WEIGHS / (SENTENCE_WEIGHS + len(past))] for past in histories], dtype=np.float32)
+        weight = np.array([[sentence_share(len(past))] for past in histories], dtype=np.float32)
         read = standardised(self.model.scores(histories))
         heard = read.any(axis=1, keepdims=True) & (weight < 1)
         return np.where(heard, weight * self.fits + (1 - weight) * read, self.fits).astype(np.float32)
@@ -100,8 +105,6 @@ def scored(ask: Ask, current: Current, scorer: Scorer, history: History, *, with
     scores = scorer.scores([history])[0]
     hidden = {*history.tolist(), *without}
     if ask.diversity > 0:
-        from fmcore.recommend import diversity
-
         return diversity.rerank(scores, current.vectors, k=ask.k, diversity=ask.diversity, without=hidden)
     return best(scores, k=ask.k, without=hidden)
 

@@ -7,15 +7,16 @@ again gets the same; never changes a shelf.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from fmcore.recommend import folding, live_bandit, stock
+from fmcore.recommend import diversity, folding, live_bandit, stock
 from fmcore.recommend.recommender import History, Items, Scorer
-from fmcore.recommend.shelf import Shelf
+from fmcore.recommend.shelf import Groups, Shelf
 from fmcore.store.store import Store
 
 TEXT, POPULARITY = "text", "popularity"
@@ -44,23 +45,24 @@ class Current:
         """What an item is called; its id where it has no title."""
         return self.items.titles[number] or self.items.ids[number]
 
-    @property
-    def vectors(self) -> np.ndarray | None:
-        """float32 (n_items, d) of what the items' texts say; None where the version does not read texts."""
-        vectors = getattr(self.models.get(TEXT), "vectors", None)
-        return vectors if vectors is not None and len(vectors) == len(self.items) else None
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """float32 (n_items, d) that say what is alike: by the items' texts, or by who met them where the version does not read texts."""
+        if TEXT in self.models:
+            return self.models[TEXT].vectors
+        known = _likeness(self.shelf)
+        return np.concatenate([known, np.zeros((len(self.items) - len(known), known.shape[1]), dtype=known.dtype)])
 
     @cached_property
-    def groups(self):
+    def groups(self) -> Groups:
         """The version's groups of items; an item that came since stands in the one whose texts are nearest, else in the largest."""
         held = self.shelf.groups
         of = np.asarray(held.of)
         n_new = len(self.items) - len(of)
         if not n_new:
             return held
-        largest = int(np.bincount(of).argmax()) if len(of) else 0
-        nearest = np.full(n_new, largest, dtype=of.dtype)
-        if self.vectors is not None:
+        nearest = np.full(n_new, np.bincount(of).argmax(), dtype=of.dtype)
+        if TEXT in self.models:
             centres = np.stack([self.vectors[: len(of)][of == group].sum(axis=0) for group in range(len(held.names))])
             centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
             nearest = (self.vectors[len(of) :] @ centres.T).argmax(axis=1).astype(of.dtype)
@@ -72,11 +74,10 @@ class Current:
         return live_bandit.prior(self.shelf.pasts, self.groups)
 
 
-def current(shelf: Shelf, store: Store, *, folds: int) -> Current:
-    """A shelf with what the tables say now, its counts up to event `folds` (0: as trained)."""
+def current(shelf: Shelf, store: Store, *, trained_up_to: int, folds: int) -> Current:
+    """A shelf with what the tables say now, its counts up to event `folds` instead of `trained_up_to` where that is more."""
     changes, changed = stock.changed(store, shelf.dataset)
     models: dict[str, Scorer] = dict(shelf.models)
-    trained_up_to = int(shelf.facts.get("interactions_up_to") or 0)
     if folds > trained_up_to:
         models = _folded(shelf, store, after=trained_up_to, up_to=folds)
     known = {item: change for item, change in changed.items() if item in shelf.numbers}
@@ -88,6 +89,12 @@ def current(shelf: Shelf, store: Store, *, folds: int) -> Current:
         items = Items(items.ids + added.ids, items.titles + added.titles, items.texts + added.texts)
     removed = frozenset(shelf.numbers[item] for item, change in known.items() if change.state == "removed")
     return Current(shelf, items, removed, models, changes, folds)
+
+
+@functools.lru_cache(maxsize=2)
+def _likeness(shelf: Shelf) -> np.ndarray:
+    """By who met what; takes seconds for a large log, and a shelf's stays the same."""
+    return diversity.likeness(shelf.pasts, n_items=len(shelf.items))
 
 
 def _folded(shelf: Shelf, store: Store, *, after: int, up_to: int) -> dict[str, Scorer]:

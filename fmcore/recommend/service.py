@@ -126,7 +126,9 @@ class Recommend:
         """A new Current, unless somebody has made it while this one waited."""
         held = self._held.get(shelf.version)
         if held is None or held.shelf is not shelf or held.changes < changes or held.folds < folds:
-            held = current(shelf, self.store, folds=folds)
+            version = self.versions.registry.get(RECOMMEND.name, shelf.version)
+            trained_up_to = int(self.versions.registry.facts(version).get("interactions_up_to") or 0)
+            held = current(shelf, self.store, trained_up_to=trained_up_to, folds=folds)
             loaded = {*self.versions.info()["loaded"], shelf.version}
             self._held = {name: one for name, one in self._held.items() if name in loaded} | {shelf.version: held}
         self._read_at[shelf.version] = seen
