@@ -200,7 +200,7 @@ def usable_id(written: str) -> bool:
 
 def _sorted(codes: np.ndarray, ids: Sequence[str], *, most: int, what: str, also: Iterable[str] = ()) -> tuple[np.ndarray, tuple[str, ...]]:
     """Codes of the ids in use (and of those in `also`) in an order that does not depend on the rows: numbers by value, then text."""
-    used = np.unique(codes)
+    used = np.flatnonzero(np.bincount(codes, minlength=len(ids)))
     held = sorted({*(ids[code] for code in used), *also}, key=_natural)
     if len(held) > most:
         raise BadData(f"There are {len(held):,} {what}, more than {most:,}.", f"Leave out the rarest {what}.")
