@@ -21,13 +21,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from fmcore import api_explain, api_news, clock, config, runtime
+from fmcore import api_explain, api_news, api_recommend, clock, config, runtime
 from fmcore.data import catalogue, sources
 from fmcore.explain import asking, reviews
 from fmcore.explain.attributions import NotExplained
 from fmcore.models import registry
 from fmcore.models.card import card_markdown
 from fmcore.nouns import FMError, ModelVersion, Prediction
+from fmcore.recommend import asking as recommending
+from fmcore.recommend import versions
 from fmcore.runs import AlreadyQueued, BadParams, UnknownJob, UnknownRun
 from fmcore.runs import NotPossible as RunNotPossible
 from fmcore.sentiment import alerts, backtest, channels, notify
@@ -55,6 +57,7 @@ STATUS = (
             channels.UnknownChannel,
             sources.UnknownSource,
             reviews.UnknownReview,
+            recommending.UnknownItem,
         ),
         404,
     ),
@@ -68,11 +71,11 @@ STATUS = (
     (
         (
             BadParams, assess.WrongLabels, *alerts.BAD, *backtest.BAD, channels.BadChannel, sources.SourceError, asking.BadQuestion,
-            NotExplained, reviews.BadReview,
+            NotExplained, reviews.BadReview, recommending.BadAsk,
         ),
         422,
     ),
-    ((Overloaded, Stopping, Refused, StoreError, asking.TookTooLong), 503),
+    ((Overloaded, Stopping, Refused, versions.Refused, StoreError, asking.TookTooLong), 503),
 )
 
 
@@ -137,6 +140,7 @@ def _token() -> str | None:
 api.add_middleware(access.Gatekeeper, token=_token, hosts=_hosts)
 api.include_router(api_news.router)
 api.include_router(api_explain.router)
+api.include_router(api_recommend.router)
 api.mount("/docs/assets", StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)), name="docs assets")
 
 

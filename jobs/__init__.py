@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from jobs import alerts, deliver, explain, fetch, finetune, ingest, maintain, masked_lm, recommend, score
+from jobs import alerts, deliver, explain, fetch, finetune, fold_in, ingest, maintain, masked_lm, recommend, score
 
 JOBS = {
     job.name: job
     for job in (
         finetune.JOB,
         recommend.JOB,
+        fold_in.JOB,
         explain.JOB,
         masked_lm.JOB,
         fetch.JOB,

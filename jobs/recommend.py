@@ -53,8 +53,12 @@ def prepare(store: Store, params: Params, run_dir: Path) -> None:
     champion = registry.champion(RECOMMEND.name)
     params = _resolved(champion, params)
     offers.ordered(_names(params))  # a misspelt model is refused before anything is read
-    data = events.merged(store, interaction_files.load(params.dataset))
-    chosen = {"params": params.model_dump(), "encoder": settings().base_model, "champion": "", "nothing_new": ""}
+    base = interaction_files.load(params.dataset)
+    up_to = events.latest(store, base.name)  # what comes after is not learnt from, and so folded in
+    data = events.merged(store, base, up_to=up_to)
+    chosen = {
+        "params": params.model_dump(), "encoder": settings().base_model, "champion": "", "nothing_new": "", "interactions_up_to": up_to,
+    }  # fmt: skip
     known = next((v for v in registry.versions(RECOMMEND.name) if v.metrics.get("content_hash") == shelf.content_hash(data)), None)
     if params.only_if_new and known is not None:
         chosen["nothing_new"] = f"Nothing new: {known.version} has learnt from all {len(data.rows):,} interactions."
@@ -78,6 +82,7 @@ def work(run_dir: Path, report: Report) -> dict[str, Any]:
         checkpoint=run_dir / "checkpoint", encoder=chosen["encoder"], champion=_before(run_dir / "champion", chosen["champion"]),
     )  # fmt: skip
     outcome = {"dataset": data.name, "base": chosen["encoder"], "metrics": {**metrics, "params": params.model_dump()}}
+    outcome["metrics"]["interactions_up_to"] = chosen["interactions_up_to"]
     (run_dir / "outcome.json").write_text(json.dumps(outcome, allow_nan=False), encoding="utf-8")
     return {key: metrics[key] for key in ("n", "hr", "ndcg", "serving", "seconds")}
 

@@ -258,14 +258,14 @@ def kept_off(words: Words) -> set[str]:
 # --- into a data set
 
 
-def merged(store: Store, data: Interactions) -> Interactions:
-    """A data set with what was stored of it: changed items as they are now, removed ones gone, and everybody's past as it stands.
+def merged(store: Store, data: Interactions, *, up_to: int | None = None) -> Interactions:
+    """A data set with what was stored of it: changed items as they are now, removed ones gone, and everybody's past as of arrival `up_to`.
 
     An item joins a past at its event's moment, so that late events find their place; what the data set has of the same person and item
     counts when it is earlier. What was taken out of a past is not learnt from. The data set itself where nothing was stored.
     """
     last, changes = stock.changed(store, data.name)
-    said = everybody(store, data.name)
+    said = everybody(store, data.name, up_to=up_to)
     if not last and not said:
         return data
     users = _extended(data.users, (who for who, words in said.items() if any(word.met and not word.out for word in words.values())))
