@@ -22,6 +22,12 @@ PAGES = {
         ("sentiment.py", "Sentiment", "monitoring", "How the news reads: index, topics, movers, and the stories behind every point."),
         ("alerts.py", "Alerts", "notifications", "What fired and why; acknowledge, silence, rules with their backtest, delivery."),
         ("intent.py", "Intent", "chat", "Ask a model what a customer message is about; compare versions; teach a new intent."),
+        (
+            "recommend.py",
+            "Recommend",
+            "recommend",
+            "What comes next for somebody, and because of what; models and learning agents beside it.",
+        ),
         ("explain.py", "Explain", "troubleshoot", "Why a model said so, whether to believe it, what would change its answer."),
     ),
     "Work": (

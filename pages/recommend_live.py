@@ -1,0 +1,410 @@
+"""For one person: what they met on the left, what comes next on the right, and a list that moves with every click.
+
+Draws what desk.recommend answers and sends it what people do. Who is looked at is in the address only where the data set names them; a
+sentence and an invented name stay in the visitor's session and in the store.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from fmcore import clock
+from fmcore.nouns import FMError
+from fmcore.recommend.events import Event
+from fmcore.recommend.service import Answer, Ask, Past
+from pages import figures, recommend_bandit, recommend_cold, recommend_list, recommend_why, ui
+
+SHOWN_PAST = 8
+"""Newest items of a past that are drawn until somebody asks for all."""
+MOST_PAST = 200
+MOST_NAMES = 5_000
+"""Names that the picker offers; any other one can be typed."""
+KS = (5, 10, 20)
+SERVED = "served model"
+LEARNERS = {"Off": None, "Thompson sampling": "thompson", "LinUCB": "linucb"}
+
+MET = {"view": "viewed", "click": "opened", "like": "liked", "rate": "rated"}
+SOURCES = {"data": "from the data set", "page": "here", "api": "by the API", "bandit": "here"}
+DID = {"click": "you opened", "like": "you liked", "skip": "you skipped", "forget": "you removed", "keep": "you put back"}
+"""Kind of event -> how a past item, its source, and what was just done are told."""
+
+
+def draw(desk: Any) -> None:
+    """The whole view. One fragment: a click redraws these lists and nothing else of the page."""
+    st.fragment(_person_view)(desk)
+
+
+def _person_view(desk: Any) -> None:
+    with ui.guarded():
+        shelf = desk.recommend.shelf()
+        with st.container(border=True):
+            who = _bar(desk, shelf)
+            if who:
+                _about_person(shelf, who)
+        if not who:
+            ui.empty("Nobody is chosen", "Pick somebody above, type any name, or start with a new person.", icon=":material/person_search:")
+            return
+        _lists(desk, shelf, who)
+
+
+# ---------------------------------------------------------------- who, and how
+
+
+def _bar(desk: Any, shelf: Any) -> str:
+    """Person, model, length, learner on one line; returns the person, "" for nobody."""
+    names = desk.recommend.users(limit=MOST_NAMES)
+    if "recommend_who" not in st.session_state:
+        asked = st.query_params.get("who", "")
+        st.session_state["recommend_who"] = asked if asked in shelf.users else (names[0] if names else None)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        who = st.selectbox(
+            "Person", names, key="recommend_who", accept_new_options=True, placeholder="Pick or type a name", on_change=_other_person,
+            width=230, format_func=_name, help="Anybody in the data set, or any name you type: a new name starts without a past.",
+        )  # fmt: skip
+        st.button("New person", icon=":material/person_add:", on_click=_new_person)
+        served = shelf.serving
+        options = [SERVED, *(name for name in shelf.models)]
+        st.selectbox(
+            "Model", options, key="recommend_model", width=260, bind="query-params",
+            format_func=lambda name: f"{_title(shelf, served)} · served" if name == SERVED else _title(shelf, name),
+        )  # fmt: skip
+        st.selectbox("Items", KS, index=1, key="recommend_k", width=86, bind="query-params")
+        st.segmented_control(
+            "Let a bandit choose", list(LEARNERS), default="Off", key="recommend_learner", required=True,
+            help="A bandit picks groups of items by what you like, and learns from every click.",
+        )  # fmt: skip
+    _address(shelf, who or "")
+    return who or ""
+
+
+def _name(who: str) -> str:
+    return ui.short(who, 40)
+
+
+def _title(shelf: Any, name: str) -> str:
+    """A model's title; of a mixture the titles of its parts."""
+    return " + ".join(str(getattr(shelf.models.get(part), "title", part)) for part in name.split(" + "))
+
+
+def _address(shelf: Any, who: str) -> None:
+    """Only a name that the data set knows may stand in the address."""
+    if who in shelf.users:
+        st.query_params["who"] = who
+    elif "who" in st.query_params:
+        del st.query_params["who"]
+
+
+def _other_person() -> None:
+    for name in ("recommend_seen", "recommend_answer", "recommend_did", "recommend_open", "recommend_refused"):
+        st.session_state.pop(name, None)
+
+
+def _new_person() -> None:
+    _other_person()
+    st.session_state["recommend_who"] = f"guest {secrets.token_hex(2)}"
+
+
+def _about_person(shelf: Any, who: str) -> None:
+    """What is known of somebody before the lists: for the demo, the taste that its author gave them."""
+    liked = recommend_cold.tastes(shelf, who)
+    if liked:
+        topics = " ".join(ui.chip(topic) for topic in liked)
+        st.markdown(f"{ui.synthetic_mark()} :small[{ui.esc(who)} does not exist: a simulated reader, made with a taste for] {topics}")
+
+
+# ---------------------------------------------------------------- the lists
+
+
+def _ask(shelf: Any, who: str) -> Ask:
+    """The question that the controls stand for."""
+    state = st.session_state
+    model = state.get("recommend_model", SERVED)
+    return Ask(
+        who=who,
+        sentence=recommend_cold.sentence_of(who),
+        k=state.get("recommend_k", 10),
+        model=None if model not in shelf.models else model,
+        diversity=state.get("recommend_diversity", 0) / 100,
+        learner=LEARNERS.get(state.get("recommend_learner", "Off")),
+    )
+
+
+def _lists(desk: Any, shelf: Any, who: str) -> None:
+    past = desk.recommend.history(who)
+    cold = recommend_cold.is_cold(who, past)
+    if cold:
+        recommend_cold.start(desk, shelf, who)
+    grid = st.grid(3, min_column_width=290, gap="small", border=True, dense=True)
+    left, right, under = grid.cell(), grid.cell(column_span=2, row_span=2), grid.cell()
+    with left:
+        _history(who, past)
+    with under, ui.guarded():
+        _diversity(desk)
+    ask = _ask(shelf, who)
+    with right:
+        answer = _answered(desk, ask, past)
+        if answer is not None:
+            _list(desk, shelf, ask, answer)
+    if answer is None:
+        return
+    if cold:
+        recommend_cold.walk(ask, answer, past)
+    if ask.learner:
+        with st.container(border=True), ui.guarded():
+            recommend_bandit.draw(desk, ask.learner)
+    recommend_why.drawers(desk, ask, answer, on_forget=_forget)
+
+
+def _answered(desk: Any, ask: Ask, past: Sequence[Past]) -> Answer | None:
+    """The answer to a question, asked once: opening a drawer must not make a learner draw again. A refusal is drawn, None returned."""
+    version = desk.recommend.info()["version"]
+    key = (ask, version, tuple((met.item, met.kind) for met in past), st.session_state.get("recommend_serial", 0))
+    held = st.session_state.get("recommend_answer")
+    if held is None or held[0] != key:
+        try:
+            held = (key, desk.recommend.recommend(ask))
+        except FMError as error:
+            ui.card("Next for you")
+            ui.refusal(error)
+            st.button("Try again", icon=":material/refresh:", key="recommend_again", on_click=_again)
+            return None
+        st.session_state["recommend_answer"] = held
+        _remember(ask.who or "", held[1])
+    return held[1]
+
+
+def _again() -> None:
+    st.session_state["recommend_serial"] = st.session_state.get("recommend_serial", 0) + 1
+
+
+def _remember(who: str, answer: Answer) -> None:
+    """Keep this list and the one before it, so that what moved can be marked."""
+    order = tuple(found.item for found in answer.items)
+    seen = st.session_state.get("recommend_seen")
+    names = {**(seen["titles"] if seen else {}), **recommend_list.titles(answer)}
+    before = seen["order"] if seen and seen["who"] == who else None
+    st.session_state["recommend_seen"] = {"who": who, "order": order, "before": before, "titles": names}
+
+
+def _list(desk: Any, shelf: Any, ask: Ask, answer: Answer) -> None:
+    chips = ui.chip("Fallback: popularity", "orange", ":material/alt_route:") if answer.fallback else ""
+    chips += f" {ui.synthetic_mark()}" if shelf.synthetic else ""
+    ui.card("Next for you", _how(shelf, ask, answer), chips.strip())
+    with st.container(gap="xsmall"):  # always there, so that the rows below keep their place and do not jump while they are drawn anew
+        _notes(answer)
+        _what_happened()
+    if not answer.items:
+        ui.empty("Nothing left to show", answer.note, icon=":material/done_all:")
+        return
+    seen = st.session_state.get("recommend_seen", {})
+    recommend_list.rows(
+        answer, key="rec", before=seen.get("before"), sentence=bool(ask.sentence), act=_act, why=_why,
+        groups=recommend_bandit.group_names(desk, [found.item for found in answer.items]) if ask.learner else None,
+    )  # fmt: skip
+
+
+def _notes(answer: Answer) -> None:
+    """What else is to be said of a list: why a fallback answered, what the catalogue does not have, why it is short."""
+    if answer.fallback:
+        st.markdown(f":small[{ui.esc(answer.fallback)}]")
+    if answer.unknown:
+        n = len(answer.unknown)
+        names = ", ".join(ui.esc(ui.short(item, 40)) for item in answer.unknown[:3])
+        ui.note(f"{n} item{'s' if n > 1 else ''} of the past {'are' if n > 1 else 'is'} not in this version's catalogue: {names}")
+    if answer.items and answer.note:
+        ui.note(ui.esc(answer.note))
+
+
+def _how(shelf: Any, ask: Ask, answer: Answer) -> str:
+    """Who answered, how fast, on how much."""
+    n = answer.n_history
+    on = f"on {n:,} item{'' if n == 1 else 's'} of the past" if n else "on your sentence" if ask.sentence else "without a past"
+    return f"answered in {_ms(answer.ms)} by {ui.esc(_title(shelf, answer.model))}, {on} · version {ui.esc(answer.version)}"
+
+
+def _ms(ms: float) -> str:
+    return f"{ms:.1f}\u00a0ms" if ms < 10 else f"{ms:,.0f}\u00a0ms"
+
+
+def _what_happened() -> None:
+    """The last thing that was done, what it changed, and the way back."""
+    for refused in st.session_state.get("recommend_refused", ()):
+        st.warning(ui.esc(refused), icon=":material/warning:")
+    did = st.session_state.get("recommend_did")
+    seen = st.session_state.get("recommend_seen")
+    if not did or not seen:
+        return
+    kind, item, title = did
+    changed = recommend_list.change(seen["order"], seen["before"], seen["titles"], besides=item)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        words = f"After {DID[kind]} **{ui.esc(ui.short(title, 60))}**: {ui.esc(changed) or 'nothing to compare with yet'}."
+        st.markdown(f":small[:material/update: {words}]", width="content")
+        if kind == "forget":
+            st.button(
+                "Put it back", key="recommend_undo", type="tertiary", icon=":material/undo:", on_click=_act, args=("keep", item, title)
+            )
+
+
+# ---------------------------------------------------------------- the past
+
+
+def _history(who: str, past: Sequence[Past]) -> None:
+    ui.card("Your past", f"{len(past):,} item{'' if len(past) == 1 else 's'}, newest first" if past else "")
+    removed = st.session_state.get("recommend_removed", {}).get(who, {})
+    if not past:
+        st.markdown(":small[Nothing yet. Open or like something on the right, or write a sentence above.]")
+    everything = st.session_state.get("recommend_all_past", False)
+    with st.container(gap="xsmall"):
+        for met in past[: MOST_PAST if everything else SHOWN_PAST]:
+            _met(met)
+    if len(past) > SHOWN_PAST:
+        st.toggle(f"Show {'all' if len(past) <= MOST_PAST else f'{MOST_PAST} of'} {len(past):,}", key="recommend_all_past")
+    for item, title in removed.items():
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", gap="small", wrap=False):
+            st.markdown(f":small[:gray[Removed: ~~{ui.esc(ui.short(title, 50))}~~]]")
+            label = ":small[Put back]"
+            st.button(label, key=f"recommend_keep_{item}", type="tertiary", on_click=_act, args=("keep", item, title))
+
+
+def _met(met: Past) -> None:
+    """One item of the past: what, how, when, and what it does to the list."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", wrap=False):
+        st.markdown(f"{ui.esc(ui.short(met.title, 60))}  \n:small[:gray[{_how_met(met)}]]", width="stretch")
+        st.button(
+            ":small[Without it?]", key=f"rec-if-{met.item}", type="tertiary", on_click=_without, args=(met.item, met.title),
+            help="What would change on your list", wrap=False,
+        )  # fmt: skip
+        st.button(
+            "", key=f"rec-forget-{met.item}", type="tertiary", icon=":material/close:", on_click=_act,
+            args=("forget", met.item, met.title), help="Remove this from my history",
+        )  # fmt: skip
+
+
+def _how_met(met: Past) -> str:
+    """What kind of meeting, where it is known from, and when, as far as anybody knows. Markdown."""
+    source = SOURCES.get(met.source, ui.esc(met.source))
+    parts = [f"{MET[met.kind]} {source}" if met.kind in MET else source]
+    if met.happened_at is not None:
+        recent = (clock.now() - met.happened_at).days < 2
+        parts.append(clock.ago(met.happened_at) if recent else f"{met.happened_at.day} {met.happened_at:%b %Y}")
+    return " · ".join(parts)
+
+
+# ---------------------------------------------------------------- what a person does
+
+
+def _act(kind: str, item: str, title: str) -> None:
+    """Send one event; the next drawing shows what it changed. A refusal is said, nothing is lost."""
+    from fmcore import runtime
+
+    desk, who = runtime.current(), st.session_state.get("recommend_who") or ""
+    st.session_state.update(recommend_refused=(), recommend_did=(kind, item, title))
+    if desk is None or not who:
+        return
+    try:
+        noted = desk.recommend.note([Event(who=who, item=item, kind=kind)])
+    except FMError as error:
+        st.session_state["recommend_refused"] = (str(error),)
+        return
+    st.session_state["recommend_refused"] = tuple(f"Not stored: {reason}" for _, reason in noted.refused)
+    removed = st.session_state.setdefault("recommend_removed", {}).setdefault(who, {})
+    if kind == "forget":
+        removed[item] = title
+    elif kind == "keep":
+        removed.pop(item, None)
+    _again()
+
+
+def _forget(item: str, title: str) -> None:
+    _act("forget", item, title)
+    st.session_state.pop("recommend_open", None)
+
+
+def _why(item: str, title: str) -> None:
+    st.session_state["recommend_open"] = ("why", item, title)
+
+
+def _without(item: str, title: str) -> None:
+    st.session_state["recommend_open"] = ("without", item, title)
+
+
+# ---------------------------------------------------------------- diversity
+
+
+def _diversity(desk: Any) -> None:
+    """The slider, and where its place stands between accuracy and diversity."""
+    ui.card("Diversity", "how unlike each other the items are")
+    st.slider(
+        "Diversity", 0, 100, 0, 5, key="recommend_diversity", format="%d %%", bind="query-params", label_visibility="collapsed",
+        help="0 %: the model's own order. 100 %: as different from each other as can be.",
+    )  # fmt: skip
+    frame = desk.recommend.frontier()
+    if frame is None or not len(frame):
+        ui.note("Accuracy against diversity was not measured for this version.")
+        return
+    chosen = st.session_state.get("recommend_diversity", 0) / 100
+    fig, words = frontier(frame, chosen)
+    ui.show(fig, "recommend-frontier", words)
+    n = int(frame["n"].max())
+    ui.note(f"NDCG@10 against how unlike the items are, on {n:,} held-out people; band: 95 % interval. The ring is where you are.")
+
+
+def frontier(frame: Any, chosen: float) -> tuple[go.Figure, str]:
+    """(figure, in words) of measured accuracy over measured diversity, with the chosen place between the nearest measured ones."""
+    import numpy as np
+
+    t = ui.tokens()
+    rows = frame.sort_values("diversity")
+    x, y = (np.interp(chosen, rows["diversity"], rows[name]) for name in ("ild", "ndcg"))
+    fig = go.Figure()
+    order = rows.sort_values("ild")
+    fig.add_scatter(x=order["ild"], y=order["ndcg_high"], line_width=0, mode="lines", hoverinfo="skip")
+    fig.add_scatter(
+        x=order["ild"],
+        y=order["ndcg_low"],
+        line_width=0,
+        mode="lines",
+        fill="tonexty",
+        fillcolor=ui.rgba(t["accent"], 0.14),
+        hoverinfo="skip",
+    )
+    fig.add_scatter(
+        x=rows["ild"], y=rows["ndcg"], mode="lines+markers", line={"color": t["accent"], "width": 2}, marker={"size": 6},
+        customdata=100 * rows["diversity"], hovertemplate="slider %{customdata:.0f} %: NDCG@10 %{y:.3f}, diversity %{x:.2f}<extra></extra>",
+    )  # fmt: skip
+    fig.add_scatter(
+        x=[x], y=[y], mode="markers", hoverinfo="skip", cliponaxis=False,
+        marker={"size": 13, "color": t["bg"], "line": {"width": 3, "color": t["accent"]}},
+    )  # fmt: skip
+    ui.desk(fig, "small", hovermode="closest", showlegend=False)
+    fig.update_xaxes(title_text="diversity (0 to 1)", nticks=4)
+    fig.update_yaxes(title_text="NDCG@10", nticks=4, rangemode="tozero")
+    return fig, f"At {100 * chosen:.0f} % the list has NDCG@10 {y:.3f} and diversity {x:.2f}."
+
+
+def facts(desk: Any) -> str:
+    """The line under the page's title: version, data, quality, freshness. Markdown."""
+    info: Mapping[str, Any] = desk.recommend.info()
+    name = info["version"]
+    version = next((v for v in desk.registry.versions("recommend") if v.version == name), None)
+    if version is None:
+        return ui.esc(name or "")
+    told = version.metrics
+    data = f"data set {ui.esc(version.dataset)}" + (" (synthetic)" if told.get("synthetic") else "")
+    trained = f"trained {clock.ago(version.created_at)}" + (
+        f" on {told['n_interactions']:,} interactions" if "n_interactions" in told else ""
+    )
+    folded = next((run for run in desk.runs.history(job="fold_in", limit=5) if run.state == "succeeded"), None)
+    parts = [
+        f"{'Live' if version.stage == 'champion' else 'Serving'}: {ui.esc(name)}",
+        data,
+        f"next item among ten for {figures.full(figures.at(told, 'hr'))} of people",
+        trained,
+        f"later ones counted {clock.ago(folded.finished_at)}" if folded else "",
+    ]
+    return " · ".join(part for part in parts if part)
