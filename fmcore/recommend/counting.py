@@ -15,7 +15,7 @@ import numpy as np
 
 from fmcore.evaluation import ranking
 from fmcore.nouns import Report
-from fmcore.recommend.matrices import counted, followers, inverted, read_rows, spread, strongest, together, weighted, write_rows
+from fmcore.recommend.matrices import counted, followers, inverted, read_rows, solved, spread, strongest, together, weighted, write_rows
 from fmcore.recommend.recommender import BadRecommender, History, Items, Recommender, read_facts, standardised, write_facts
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Ease(ByRows):
     summary: ClassVar[str] = "A linear model over all the items a person met, the latest weighing most; solved in one step."
     OPTIONS: ClassVar[tuple[str, ...]] = ("regularisation", "recency", "most", "neighbours")
 
-    def __init__(self, *, regularisation: float = 500.0, recency: float = 5.0, most: int = 12_000, neighbours: int = 512):
+    def __init__(self, *, regularisation: float = 500.0, recency: float = 5.0, most: int = 8_000, neighbours: int = 512):
         self.regularisation, self.recency, self.most, self.neighbours = regularisation, recency, most, neighbours
 
     def fit(self, histories: Sequence[History], items: Items, *, held: np.ndarray | None = None, report: Report | None = None) -> Self:
@@ -214,20 +214,51 @@ class Transitions(ByRows):
         return cls(**_facts(folder, *cls.OPTIONS))._count(read_rows(folder, n_items=len(items)))
 
 
+class NextItem(ByRows):
+    """The linear model that foretells the next item from the weighted past: ridge regression over every place of every history.
+
+    Transitions count an item's followers again for every other item that came before the same ones; the regression gives each item of
+    the past only what the others do not explain, as EASE does for sets (after SLIT of Choi et al. 2021). With the past weighted by w, its
+    normal equations are sums over pairs of items so many places apart, so no place is ever visited: (D + K + K' + regularisation) M = K,
+    D the items' counts and K the transitions of each lag weighted by w(lag) = exp(-lag / recency) * (1 - lag / reach). Both factors are
+    positive definite functions, and so is the matrix. `most` and `neighbours` as in Ease.
+    """
+
+    name: ClassVar[str] = "next"
+    title: ClassVar[str] = "Next-item regression"
+    summary: ClassVar[str] = "A linear model of what comes next, which counts no reason twice; solved in one step."
+    OPTIONS: ClassVar[tuple[str, ...]] = ("regularisation", "recency", "reach", "most", "neighbours")
+
+    def __init__(self, *, regularisation: float = 50.0, recency: float = 10.0, reach: int = 30, most: int = 6_000, neighbours: int = 512):
+        self.regularisation, self.recency, self.reach, self.most, self.neighbours = regularisation, recency, reach, most, neighbours
+
+    def fit(self, histories: Sequence[History], items: Items, *, held: np.ndarray | None = None, report: Report | None = None) -> Self:
+        counts = counted(histories, n_items=len(items))
+        kept = _frequent(counts, self.most)
+        ahead = np.zeros((len(kept), len(kept)), dtype=np.float32)
+        for lag, came in followers(histories, n_items=len(items), lag=self.reach - 1):
+            pairs = came[kept][:, kept].tocoo()
+            ahead[pairs.row, pairs.col] += pairs.data * np.float32(np.exp(-lag / self.recency) * (1 - lag / self.reach))
+        around = ahead + ahead.T
+        around[np.diag_indices(len(kept))] += counts[kept] + self.regularisation
+        return self._take(spread(solved(around, ahead), kept, n_items=len(items), neighbours=self.neighbours))
+
+
 class Blend(Recommender):
     """The z-sum of other models: each row of scores standardised, then added with weights chosen on held-out items.
 
-    members: transitions and EASE when None. weights: one a member, 1 each until `fit` is given `held`; a fit without `held` keeps those
-    of the fit before, so that what was chosen on validation can be fitted again on everything.
+    members: the next-item regression, EASE and transitions when None. weights: one a member; `fit` chooses them when it is given `held`,
+    and keeps those it has when not, so that what was chosen on validation can be fitted again on everything.
     """
 
     name: ClassVar[str] = "blend"
-    title: ClassVar[str] = "Transitions + EASE"
-    summary: ClassVar[str] = "The sum of what follows what and EASE, each brought to the same scale."
+    title: ClassVar[str] = "Sum of the linear models"
+    summary: ClassVar[str] = "What comes next, EASE and item transitions, each brought to the same scale and added."
 
     def __init__(self, members: Sequence[Recommender] | None = None, *, weights: Sequence[float] | None = None):
-        self.members = tuple(members) if members is not None else (Transitions(), Ease())
-        self.weights = tuple(weights) if weights is not None else (1.0,) * len(self.members)
+        self.members = tuple(members) if members is not None else (NextItem(), Ease(), Transitions())
+        usual = (1.0,) * len(self.members) if members is not None else (1.0, 1.0, 0.5)
+        self.weights = tuple(weights) if weights is not None else usual
 
     def fit(self, histories: Sequence[History], items: Items, *, held: np.ndarray | None = None, report: Report | None = None) -> Self:
         for done, member in enumerate(self.members):
@@ -280,7 +311,7 @@ class Blend(Recommender):
         return cls(members, weights=facts["weights"])
 
 
-COUNTING: dict[str, Callable[..., Recommender]] = {kind.name: kind for kind in (Popularity, ItemKNN, Ease, Transitions)}
+COUNTING: dict[str, Callable[..., Recommender]] = {kind.name: kind for kind in (Popularity, ItemKNN, Ease, Transitions, NextItem)}
 """What a blend can be made of."""
 
 

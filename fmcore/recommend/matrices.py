@@ -87,6 +87,19 @@ def inverted(matrix: np.ndarray) -> np.ndarray:
     return inverse
 
 
+def solved(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """inverse(matrix) @ right for a symmetric positive definite float32 matrix, which is overwritten (Cholesky). Raises BadRecommender."""
+    from scipy.linalg import lapack
+
+    if not len(matrix):
+        return right
+    factor, failed = lapack.spotrf(matrix.T, lower=0, clean=0, overwrite_a=1)
+    found, wrong = lapack.spotrs(factor, right, lower=0)
+    if failed or wrong:
+        raise BadRecommender("The items' transitions have no solution.", "Train with a larger regularisation.")
+    return found
+
+
 def strongest(blocks: Iterable[np.ndarray], n_items: int, *, neighbours: int) -> csr_matrix:
     """float32 (rows, n_items): the `neighbours` largest values by size of each row of the blocks (which are changed), zeros left out."""
     from scipy.sparse import csr_matrix, vstack
