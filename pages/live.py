@@ -31,6 +31,7 @@ CURVES = {
     "loss": ("Training loss", "nats a message, mean since the last point", ".3f", 1),
     "val_loss": ("Validation loss", "nats a message", ".3f", 1),
     "val_accuracy": ("Validation accuracy", "share of held-back messages right, %", ".1f", 100),
+    "val_ndcg": ("Validation NDCG@10", "what people met next, among all items", ".3f", 1),
     "accuracy": ("Accuracy", "share of messages right, %", ".1f", 100),
     "examples_per_s": ("Speed", "messages a second", ".0f", 1),
     "rss_mb": ("Memory", "resident memory of the run, MB", ".0f", 1),
@@ -39,7 +40,7 @@ CURVES = {
 }
 """metric name -> (panel title, unit in words, number format, factor); an unknown metric gets a panel under its own name."""
 
-MAIN = ("loss", "val_loss", "val_accuracy", "accuracy", "examples_per_s")
+MAIN = ("loss", "val_loss", "val_accuracy", "val_ndcg", "accuracy", "examples_per_s")
 """The curves that are always drawn; the rest is there on request."""
 
 GAUGES = (
@@ -49,7 +50,7 @@ GAUGES = (
 )
 """metric name, unit, icon of the chips."""
 
-HIGHER_IS_BETTER = ("accuracy", "f1")
+HIGHER_IS_BETTER = ("accuracy", "f1", "ndcg")
 
 
 TRIGGERS = {

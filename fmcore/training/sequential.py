@@ -30,6 +30,8 @@ FULL_SOFTMAX = 40_000
 """Items up to which the loss is the softmax over all of them; beyond, its cost outgrows what it gains over many negatives."""
 CACHED = 2**20
 """Scores that stand in memory at once where the loss is over the whole catalogue: about what a processor's cache holds (measured)."""
+LEAST_SHARE = 1e-37
+"""A probability below this would have no logarithm in float32."""
 
 
 class NothingToLearn(FMError):
@@ -246,26 +248,29 @@ def _loss(model: nn.Module, n_items: int, params: Sequencing, *, mean_length: fl
 def softmax_loss(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     """Sum of the cross-entropies of softmax(states @ table.T) (m, n_items) with targets int64 (m,).
 
-    Scores and gradients are computed together, some places at a time, so that the (m, n_items) scores never stand in memory as a whole:
-    the same figure as torch's cross_entropy in about half its time on a processor.
+    Scores and gradients are computed together, some places at a time, so that the (m, n_items) scores never stand in memory as a whole;
+    the gradients' products are in bfloat16 where the processor multiplies that faster.
     """
     import torch
+
+    halved = states.device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    short = torch.bfloat16 if halved else states.dtype
 
     class Fused(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, states: Tensor, table: Tensor) -> Tensor:
             total = torch.zeros((), device=states.device)
             to_states, to_table = torch.empty_like(states), torch.zeros_like(table)
+            states_short, table_short = states.to(short), table.to(short)
             chunk = max(32, (CACHED if states.device.type == "cpu" else 256 * CACHED) // len(table))
             for start in range(0, len(states), chunk):
-                part, wanted = states[start : start + chunk], targets[start : start + chunk, None]
-                scores = (part @ table.T).float()
-                whole = scores.logsumexp(1, keepdim=True)
-                total += (whole - scores.gather(1, wanted)).sum()
-                shares = scores.sub_(whole).exp_()
+                part, wanted = slice(start, start + chunk), targets[start : start + chunk, None]
+                shares = (states[part] @ table.T).float().softmax(1)
+                total -= shares.gather(1, wanted).clamp(min=LEAST_SHARE).log().sum()
                 shares.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=shares.dtype))
-                to_states[start : start + chunk] = shares @ table
-                to_table += shares.T @ part
+                shares = shares.to(short)
+                to_states[part] = shares @ table_short
+                to_table += shares.T @ states_short[part]
             ctx.save_for_backward(to_states, to_table)
             return total
 

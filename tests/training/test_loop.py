@@ -1,5 +1,6 @@
 """The training loop, on a toy classifier with dropout: exact resume, recovery, stopping. Everything through `loop.fit`."""
 
+import dataclasses
 import json
 import random
 
@@ -92,14 +93,16 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("stop_at", [1, 7, 12, 13, 25, 36])
-def test_a_cancelled_and_resumed_run_ends_with_bitwise_the_same_weights(tmp_path, stop_at):
+@pytest.mark.parametrize("averaging", [0.0, 4.0])
+def test_a_cancelled_and_resumed_run_ends_with_bitwise_the_same_weights(tmp_path, stop_at, averaging):
+    plan = dataclasses.replace(PLAN, averaging=averaging)
     whole = subject()
-    expected = loop.fit(whole, PLAN, report=Quiet(), device=CPU)
+    expected = loop.fit(whole, plan, report=Quiet(), device=CPU)
     interrupted = subject()
     with pytest.raises(Cancelled):
-        loop.fit(interrupted, PLAN, report=Quiet(cancel_at=stop_at), checkpoint=tmp_path, device=CPU)
+        loop.fit(interrupted, plan, report=Quiet(cancel_at=stop_at), checkpoint=tmp_path, device=CPU)
     resumed = subject(seed=99)  # other initial weights: all must come from the checkpoint
-    outcome = loop.fit(resumed, PLAN, report=Quiet(), checkpoint=tmp_path, device=CPU)
+    outcome = loop.fit(resumed, plan, report=Quiet(), checkpoint=tmp_path, device=CPU)
     assert same(weights(resumed), weights(whole))
     assert outcome.history == expected.history
     assert (outcome.steps, outcome.best, outcome.resumed) == (expected.steps, expected.best, 1)
@@ -240,6 +243,52 @@ def test_without_validation_the_last_weights_are_kept():
     assert outcome.best is None and outcome.epochs == 3
 
 
+def test_the_average_of_the_weights_is_what_is_validated_and_kept_and_training_goes_on_from_the_weights_themselves():
+    plan = dataclasses.replace(PLAN, averaging=3.0, epochs=2, weight_decay=0.0)
+    met, plain, averaged = [], [], []
+
+    def watching(model, batch):
+        met.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return noisy_loss(model, batch)
+
+    trained = subject(loss=watching, validate=lambda: (averaged.append(weights(trained)), 0.5 + len(averaged))[1])
+    loop.fit(trained, plan, report=Quiet(), device=CPU)
+    other = subject(loss=lambda model, batch: (plain.append(weights(other)), noisy_loss(model, batch))[1], validate=None)
+    loop.fit(other, dataclasses.replace(plan, averaging=0.0), report=Quiet(), device=CPU)
+    assert all(same(a, b) for a, b in zip(met, plain, strict=True))
+    steps = [*met[1:], weights(other)]  # the weights after each step
+    expected = steps[0]
+    for t, after in enumerate(steps[1:], start=2):
+        expected = {name: expected[name] + 4 / (t + 3) * (after[name] - expected[name]) for name in expected}
+    assert all(torch.allclose(weights(trained)[name], expected[name], atol=1e-5) for name in expected)
+    assert same(weights(trained), averaged[-1])
+
+
+def test_a_budget_of_time_ends_training_in_good_order_with_what_was_learnt():
+    plan = dataclasses.replace(PLAN, seconds=1e-9)
+    trained, report = subject(), Quiet()
+    outcome = loop.fit(trained, plan, report=report, device=CPU)
+    assert (outcome.steps, outcome.epochs, len(outcome.history)) == (1, 1, 1)
+    assert outcome.best == outcome.history[0]["val_accuracy"]
+    assert report.fractions[-1] == pytest.approx(1.0)
+
+
+def test_a_run_whose_budget_is_used_up_is_not_trained_again(tmp_path):
+    plan = dataclasses.replace(PLAN, seconds=1e-9)
+    first, again = subject(), subject(seed=99)
+    loop.fit(first, plan, report=Quiet(), checkpoint=tmp_path, device=CPU)
+    outcome = loop.fit(again, plan, report=Quiet(), checkpoint=tmp_path, device=CPU)
+    assert (outcome.steps, outcome.resumed) == (1, 1)
+    assert same(weights(first), weights(again))
+
+
+def test_the_validated_figure_goes_by_the_subject_s_name_for_it():
+    report, named = Quiet(), subject()
+    named.figure = "val_ndcg"
+    outcome = loop.fit(named, PLAN, report=report, device=CPU)
+    assert [row["val_ndcg"] for row in outcome.history] == [values["val_ndcg"] for _, values in report.metrics if "val_ndcg" in values]
+
+
 def test_every_row_comes_once_an_epoch_in_batches_of_like_length():
     lengths = np.random.default_rng(0).integers(1, 60, 1000)
     batches = loop.bucketed(lengths, 16, seed=3, epoch=1)
@@ -255,6 +304,10 @@ def test_the_rate_rises_then_falls_to_zero():
     rates = [loop.rate_factor(s, steps=100, warmup=0.1) for s in range(101)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == 1.0 and rates[-1] == 0.0
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_a_rate_without_decay_stays_level():
+    assert [loop.rate_factor(s, steps=100, warmup=0.02, decay=False) for s in range(100)] == [0.5, *[1.0] * 99]
 
 
 def test_deeper_layers_learn_slower_biases_are_not_decayed_and_frozen_weights_are_left_out():

@@ -100,7 +100,7 @@ def test_the_fused_softmax_is_the_cross_entropy_with_its_gradients(monkeypatch):
     found = sequential.softmax_loss(states, table, targets)
     torch.testing.assert_close(found, expected)
     for ours, theirs in zip(torch.autograd.grad(found / 7, (states, table)), wanted, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+        assert (ours - theirs).norm() < 0.01 * theirs.norm()  # products in bfloat16 where the processor has them
 
 
 @pytest.mark.parametrize("loss", ["softmax", "gbce"])
