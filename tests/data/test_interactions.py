@@ -3,6 +3,9 @@
 import csv
 import datetime as dt
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -14,6 +17,9 @@ from fmcore import clock, config
 from fmcore.data import interaction_files, interactions
 from fmcore.data.catalogue import BadData, DatasetMissing, UnknownDataset
 from fmcore.data.interactions import Interactions, build, leave_one_out
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -288,6 +294,24 @@ def test_a_log_written_by_a_csv_writer_comes_back_as_it_was(written, rows):
     out = io.StringIO()
     csv.writer(out, quoting=csv.QUOTE_ALL).writerows([["user", "item", "timestamp"], *rows])
     assert sorted(meetings(written(out.getvalue()))) == sorted(rows)
+
+
+@pytest.mark.slow
+def test_ten_million_rows_are_read_within_a_gigabyte_and_a_half(tmp_path):
+    rng = np.random.default_rng(0)
+    columns = rng.integers(0, 5_000, 500_000), rng.integers(0, 20_000, 500_000), rng.integers(10**9, 17 * 10**8, 500_000)
+    block = "\n".join(f"uX-{u},i{i},{at},4" for u, i, at in zip(*(column.tolist() for column in columns), strict=True)) + "\n"
+    with (tmp_path / "big.csv").open("w") as file:
+        file.write("user,item,timestamp,rating\n")
+        for n in range(20):
+            file.write(block.replace("X", str(n)))
+    script = (
+        "import resource, sys; from fmcore.data import interaction_files; data = interaction_files.load(sys.argv[1]);"
+        "print(len(data.users), len(data.rows) > 9_900_000, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "big.csv")], capture_output=True, text=True, check=True, cwd=ROOT)
+    n_users, is_whole, peak_kb = done.stdout.split()
+    assert (n_users, is_whole) == ("100000", "True") and int(peak_kb) < 1_500_000
 
 
 # ---------------------------------------------------------------- kept, cut
