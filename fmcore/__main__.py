@@ -1,5 +1,6 @@
-"""`python -m fmcore data | predict | evaluate | explain | detect`: models and data from a terminal. A contract (design.md section 6).
+"""`python -m fmcore data | predict | evaluate | explain | detect | recommend`: models and data from a terminal.
 
+A contract (design.md section 6).
 Uses the store directly when no server holds it, and the running server's API when one does. Standard output carries the answer only;
 a failure is one line on standard error. Exit codes: 0 done, 1 failed, 2 wrong usage.
 """
@@ -12,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -227,6 +229,52 @@ def detect(
         if len(series.bad) > MAX_NAMED:
             print(f"{len(series.bad) - MAX_NAMED} more rows cannot be used.", file=sys.stderr)
         print(f"{len(out)} rows, {int(scored['is_anomaly'].sum())} anomalies: {output_path}", file=sys.stderr)
+
+
+@app.command()
+def recommend(
+    train_path: Annotated[Path, typer.Option("--train", help="CSV with the columns user,item,timestamp (and rating, if there is one).")],
+    test_path: Annotated[Path, typer.Option("--test", help="CSV of the same kind: what each person met next.")],
+    k: Annotated[int, typer.Option("-k", help="Length of the lists.", min=1, max=1000)] = 10,
+    items_path: Annotated[Path | None, typer.Option("--items", help="CSV with the columns item,title,text: what the items are.")] = None,
+    model: Annotated[str, typer.Option(help="A model's name; auto: the best one on items held back from train.")] = "auto",
+    minutes: Annotated[float, typer.Option(help="For the whole command; 0: as many as the models take.", min=0)] = 2.0,
+    seed: Annotated[int, typer.Option(help="Of every random choice.", min=0)] = 0,
+) -> None:
+    """Fit recommenders on a log and measure them on what came next: one JSON object, each figure with its 95 % interval.
+
+    Full ranking over the items of train, those that a person has met left out; a person's first test row by time counts.
+    """
+    import psutil
+
+    from fmcore.data import interaction_files
+    from fmcore.recommend import contestants
+    from fmcore.recommend.measure import Budget
+
+    with _in_words(), tqdm(total=100, unit="%", bar_format="{l_bar}{bar}| {elapsed}", file=sys.stderr, disable=None) as bar:
+        began = time.monotonic() - (time.time() - psutil.Process().create_time())  # the interpreter's own start counts too
+        budget, report = Budget(minutes, began=began), BarReport(bar)
+        train = interaction_files.load(train_path, items_path=items_path)
+        test = interaction_files.load(test_path)
+        found = contestants.compare(train, test, k=k, name=model, budget=budget, seed=seed, report=report)
+    print(json.dumps(found, ensure_ascii=False))
+
+
+class BarReport:
+    """What work speaks through on a terminal: a bar, and words where no bar is drawn."""
+
+    def __init__(self, bar: tqdm):
+        self._bar = bar
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        self._bar.set_description(message[:60])
+        self._bar.update(max(0.0, round(fraction * 100, 1) - self._bar.n))
+
+    def metric(self, step: int, **values: float) -> None:
+        """A bar has no place for curves."""
+
+    def device(self, name: str) -> None:
+        self._bar.write(f"On {name}.", file=sys.stderr)
 
 
 def _read(path: Path, *, need_label: bool) -> Any:

@@ -108,6 +108,12 @@ def chosen(found: Mapping[str, np.ndarray]) -> str:
     return best
 
 
+def ndcg(ranks: np.ndarray) -> float:
+    """NDCG@10 of ranks; 0 where there are none."""
+    gains = ranking.gains(ranks[ranks > 0], k=K)
+    return float(gains.mean()) if len(gains) else 0.0
+
+
 def estimates(ranks: np.ndarray, *, k: int, seed: int = 0) -> dict[str, dict | None]:
     """{"hr@k", "ndcg@k", "mrr"} of ranks as JSON figures with their intervals."""
     there = ranks[ranks > 0]

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from fmcore.nouns import FMError
 from fmcore.recommend.counting import Blend, Ease, ItemKNN, Popularity, Transitions
-from fmcore.recommend.recommender import Recommender
+from fmcore.recommend.recommender import History, Items, Recommender
+from fmcore.recommend.sequence import Sequence as SequenceModel
 
-MODELS: dict[str, type[Recommender]] = {model.name: model for model in (Popularity, Transitions, ItemKNN, Ease, Blend)}
+MODELS: dict[str, type[Recommender]] = {model.name: model for model in (Popularity, Transitions, ItemKNN, Ease, Blend, SequenceModel)}
+TRAINED = (SequenceModel.name,)
+"""Models that learn step by step and take what time there is; the others are solved in a time that their log sets."""
 AUTO = "auto"
 
 
@@ -50,12 +56,17 @@ def _neighbours(s: Shape) -> Cost:
 
 def _ease(s: Shape) -> Cost:
     n = min(s.n_items, 12_000)
-    return Cost(0.5 + s.n_pairs * 1e-8 + n**3 * 2e-10, n * n * 9 + min(s.n_items, 10_000) ** 2 * 4 + s.n_rows * 32)
+    return Cost(0.5 + s.n_pairs * 1e-8 + n**3 * 6e-11, n * n * 9 + min(s.n_items, 10_000) ** 2 * 4 + s.n_rows * 32)
 
 
 def _blend(s: Shape) -> Cost:
     parts = _transitions(s), _ease(s)
     return Cost(sum(part.seconds for part in parts) + min(s.n_users, 5000) * s.n_items * 1e-6, sum(part.bytes for part in parts))
+
+
+def _sequence(s: Shape) -> Cost:
+    """Three passes over the log, without which it is no match for the counting models."""
+    return Cost(10 + s.n_rows * 1.2e-4, 1.2e9 + s.n_items * 2048 + s.n_rows * 16)
 
 
 COSTS: dict[str, Callable[[Shape], Cost]] = {
@@ -64,7 +75,22 @@ COSTS: dict[str, Callable[[Shape], Cost]] = {
     "knn": _neighbours,
     "ease": _ease,
     "blend": _blend,
+    "sasrec": _sequence,
 }
+
+
+def shape(items: Items, histories: Sequence[History]) -> Shape:
+    """The size of a log."""
+    lengths = np.array([len(past) for past in histories], dtype=np.int64)
+    has_texts = any(items.titles) or any(items.texts)
+    return Shape(len(lengths), len(items), int(lengths.sum()), int(np.square(lengths).sum()), has_texts)
+
+
+def free_bytes() -> float:
+    """Memory that a model may take: most of what this machine has left."""
+    import psutil
+
+    return psutil.virtual_memory().available * 0.7
 
 
 def ordered(names: Sequence[str]) -> list[str]:
@@ -73,6 +99,27 @@ def ordered(names: Sequence[str]) -> list[str]:
         if name not in MODELS and name != AUTO:
             raise UnknownRecommender(f"There is no recommender {name!r}.", f"There are: {', '.join(MODELS)}.")
     return [name for name in MODELS if name in names or AUTO in names or name == Popularity.name]
+
+
+def make(name: str, *, seed: int, minutes: float, checkpoint: Path | None) -> Recommender:
+    """A model to be fitted. minutes (0: as many as it takes), seed and checkpoint: for those that learn step by step."""
+    if name in TRAINED:
+        return SequenceModel(seed=seed, minutes=minutes, checkpoint=checkpoint)
+    return MODELS[name]()
+
+
+def again(model: Recommender, *, checkpoint: Path | None) -> Recommender:
+    """A model to be fitted on more rows with what the fit of `model` has chosen."""
+    if isinstance(model, SequenceModel):
+        return SequenceModel(seed=model.seed, minutes=0, epochs=model.figures["best_epoch"], params=model.params, checkpoint=checkpoint)
+    return model
+
+
+def again_s(model: Recommender, fit_s: float) -> float:
+    """Seconds of that second fit, by those of the first: those that learn step by step pass over the log less often."""
+    if isinstance(model, SequenceModel):
+        return fit_s * model.figures["best_epoch"] / max(1, model.figures["epochs"])
+    return fit_s
 
 
 def refusal(name: str, shape: Shape, *, left_s: float, free_bytes: float) -> str:

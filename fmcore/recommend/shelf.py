@@ -25,7 +25,8 @@ from fmcore.data.labelled import BadData
 from fmcore.evaluation import metrics, ranking
 from fmcore.models.manifest import write_manifest
 from fmcore.nouns import FMError, Report
-from fmcore.recommend import heldout_ranks, measure, offers, turns
+from fmcore.recommend import diversity, heldout_ranks, measure, offers, turns
+from fmcore.recommend.groups import Groups, groups
 from fmcore.recommend.measure import Budget, Part
 from fmcore.recommend.offers import MODELS
 from fmcore.recommend.recommender import BadRecommender, History, Items, Recommender
@@ -34,14 +35,6 @@ from fmcore.recommend.turns import Ground, Turn
 FORMAT = 1
 SPLIT = "Leave one out by time: a person's last item is the test, the one before it validation; ties in the file's order."
 EMPTY = np.zeros(0, dtype=np.int32)
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Readable groups of items: of int32 (n_items,) the group of each item, names one a group."""
-
-    of: np.ndarray
-    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,10 +137,14 @@ def fit(
     by_name = {turn.name: turn for turn in taken}
     before = Part(report, 0.85, 0.9, "the version before")
     held = heldout_ranks.frame(data, on, by_name[serving], by_name["popularity"], champion=champion, report=before)
-    told = _told(data, on, taken, serving=serving, left_out=left_out, held=held)
-    report.progress(0.92, "writing the version")
+    vectors = diversity.likeness(on.before_test, n_items=len(on.items), seed=seed)
+    told = _told(data, on, taken, serving=serving, left_out=left_out, held=held, vectors=vectors)
+    report.progress(0.92, "what diversity costs")
+    measured = MODELS[serving].load(by_name[serving].folder / turns.MEASURED, on.items)
+    frames = {"heldout": held, "frontier": diversity.frontier(measured, vectors, on.split, k=measure.K, seed=seed)}
+    report.progress(0.97, "writing the version")
     told |= {"seconds": round(budget.spent_s, 1), "measured_against": champion.version if champion else ""}
-    _write(out, data=data, on=on, taken=taken, told=told, held=held)
+    _write(out, data=data, on=on, taken=taken, told=told, frames=frames, grouped=groups(on.items, vectors))
     if checkpoint is None:
         shutil.rmtree(work)
     return told
@@ -169,10 +166,10 @@ def _turns(
     for place, name in enumerate(ordered):
         part = Part(report, place / len(ordered), (place + 1) / len(ordered), MODELS[name].title)
         part.progress(0.0)
-        why = "" if name == "popularity" else offers.refusal(name, on.shape, left_s=budget.left_s, free_bytes=_free_bytes())
+        why = "" if name == "popularity" else offers.refusal(name, on.shape, left_s=budget.left_s, free_bytes=offers.free_bytes())
         if not why:
             try:
-                taken.append(turns.take(name, MODELS[name], on, folder=work / name, budget=budget, report=part))
+                taken.append(turns.take(name, on, folder=work / name, budget=budget, report=part))
                 continue
             except FMError as error:
                 why = error.message
@@ -180,12 +177,6 @@ def _turns(
                 why = f"{MODELS[name].title} did not fit into memory."
         left_out[name] = why
     return taken, left_out
-
-
-def _free_bytes() -> float:
-    import psutil
-
-    return psutil.virtual_memory().available * 0.7
 
 
 def _same_work(work: Path, what: Mapping[str, Any]) -> None:
@@ -199,10 +190,11 @@ def _same_work(work: Path, what: Mapping[str, Any]) -> None:
 
 
 def _told(
-    data: Interactions, on: Ground, taken: Sequence[Turn], *, serving: str, left_out: Mapping[str, str], held: pd.DataFrame
-) -> dict[str, Any]:
+    data: Interactions, on: Ground, taken: Sequence[Turn], *, serving: str, left_out: Mapping[str, str], held: pd.DataFrame,
+    vectors: np.ndarray,
+) -> dict[str, Any]:  # fmt: skip
     """What is told of a version: its figures, its leaderboard, and the facts of its card."""
-    rows = [turns.row(turn, on, title=MODELS[turn.name].title, vectors=None, k=measure.K) for turn in taken]
+    rows = [turns.row(turn, on, title=MODELS[turn.name].title, vectors=vectors, k=measure.K) for turn in taken]
     best = next(row for row in rows if row["model"] == serving)
     better = ranking.paired(held["popularity_rank"], held["rank"], k=measure.K)
     up_to = dt.datetime.fromtimestamp(int(data.rows["at"].max()), dt.UTC)
@@ -216,17 +208,20 @@ def _told(
     }  # fmt: skip
 
 
-def _write(out: Path, *, data: Interactions, on: Ground, taken: Sequence[Turn], told: Mapping[str, Any], held: pd.DataFrame) -> None:
+def _write(
+    out: Path, *, data: Interactions, on: Ground, taken: Sequence[Turn], told: Mapping[str, Any], frames: Mapping[str, pd.DataFrame],
+    grouped: Groups,
+) -> None:  # fmt: skip
     """A version's folder out of finished turns, its manifest last."""
     out.mkdir(parents=True)
-    groups = Groups(np.zeros(len(on.items), np.int32), ("all items",))
-    listed = {"id": on.items.ids, "title": on.items.titles, "text": on.items.texts, "group": groups.of}
+    listed = {"id": on.items.ids, "title": on.items.titles, "text": on.items.texts, "group": grouped.of}
     pd.DataFrame(listed).to_parquet(out / "items.parquet", index=False)
     pd.DataFrame({"user": list(data.users), "items": on.everything}).to_parquet(out / "pasts.parquet", index=False)
-    held.to_parquet(out / "heldout.parquet", index=False)
+    for name, frame in frames.items():
+        frame.to_parquet(out / f"{name}.parquet", index=False)
     for turn in taken:
         turns.linked(turn.folder / turns.MODEL, out / turn.name)
     names = [turn.name for turn in taken]
-    facts = {**told, "format": FORMAT, "task": "recommend", "models": names, "groups": list(groups.names)}
+    facts = {**told, "format": FORMAT, "task": "recommend", "models": names, "groups": list(grouped.names)}
     (out / "model.json").write_text(json.dumps(facts, allow_nan=False, ensure_ascii=False, indent=1), encoding="utf-8")
     write_manifest(out)

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,15 @@ import pandas as pd
 from fmcore.data.interactions import Interactions, Split, leave_one_out
 from fmcore.evaluation import ranking
 from fmcore.nouns import Report
+from fmcore.recommend import offers
 from fmcore.recommend.counting import Popularity
 from fmcore.recommend.measure import Answered, Budget, Part, answered, people
 from fmcore.recommend.offers import Shape
-from fmcore.recommend.recommender import History, Items, Recommender
+from fmcore.recommend.recommender import History, Items
 
-DONE, RANKS, MODEL = "turn.json", "ranks.parquet", "model"
+DONE, RANKS, MODEL, MEASURED = "turn.json", "ranks.parquet", "model", "measured"
+SHARE = 0.45
+"""Of the time left, for the first fit of a model that learns step by step; the fit on everything takes at most as much again."""
 AGAIN = 1.3
 """A second fit takes as long as the first, or this much longer: there are more rows, and other work beside it."""
 
@@ -48,9 +51,7 @@ class Ground:
     @property
     def shape(self) -> Shape:
         """How large it all is."""
-        lengths = np.array([len(past) for past in self.everything], dtype=np.int64)
-        has_texts = any(self.items.titles) or any(self.items.texts)
-        return Shape(len(lengths), len(self.items), int(lengths.sum()), int(np.square(lengths).sum()), has_texts)
+        return offers.shape(self.items, self.everything)
 
     @property
     def pasts(self) -> list[History]:
@@ -85,38 +86,39 @@ def ground(data: Interactions, *, seed: int) -> Ground:
     return Ground(items, everything, split, before, *places, counts, stand_ins, seed)
 
 
-def take(
-    name: str, make: Callable[[], Recommender], on: Ground, *, folder: Path, budget: Budget, report: Report, refit: bool = True
-) -> Turn:
-    """A model's turn, or what an attempt before this one kept of it. refit: whether it may be fitted again as often as time allows.
+def take(name: str, on: Ground, *, folder: Path, budget: Budget, report: Report) -> Turn:
+    """A model's turn, or what an attempt before this one kept of it. Raises what its fit raises.
 
     First on train, its settings chosen on validation; then on train and validation for the test, and on everything for service. Where
-    the time left does not allow a fit, the model from before stands: `learnt_from` says which rows the served one learnt from.
+    the time left does not allow a fit, the model from before stands; one that learns step by step is measured as it was on train, and
+    only reads the item of validation. `measured_after` and `learnt_from` say which rows the measured and the served one learnt from.
     """
     if (folder / DONE).is_file():
         return _kept(name, folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    began = time.monotonic()
-    model = make().fit(on.split.train, on.items, held=on.split.validation, report=Part(report, 0.0, 0.4, "fitted on the past"))
+    for part in (MODEL, MEASURED):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    began, training = time.monotonic(), folder / "training"
+    minutes = max(0.05, budget.left_s / 60 * SHARE) if np.isfinite(budget.left_s) else 0.0
+    model = offers.make(name, seed=on.seed, minutes=minutes, checkpoint=training / "first")
+    model = model.fit(on.split.train, on.items, held=on.split.validation, report=Part(report, 0.0, 0.4, "fitted on the past"))
     fit_s = time.monotonic() - began
+    again_s = AGAIN * offers.again_s(model, fit_s)
     rows = [on.split.train[place] for place in on.validation]
-    seen = answered(model, rows, on.split.validation[on.validation], standin=on.popularity[0], report=Part(report, 0.4, 0.5, "validation"))
-    measured_on, learnt_from = "train", "train"
-    if refit and budget.left_s > 2 * AGAIN * fit_s:
-        model = model.fit(on.before_test, on.items, report=Part(report, 0.5, 0.65, "fitted for the test"))
-        measured_on = learnt_from = "train and validation"
-    test = answered(model, on.pasts, on.targets, standin=on.popularity[1], report=Part(report, 0.65, 0.75, "test"))
-    if refit and budget.left_s > AGAIN * fit_s:
-        model = model.fit(on.everything, on.items, report=Part(report, 0.75, 0.98, "fitted on everything"))
-        learnt_from = "everything"
-    told = {
-        "seconds": round(time.monotonic() - began, 2), "fit_seconds": round(fit_s, 2), "measured_after": measured_on,
-        "learnt_from": learnt_from, "n_fallback": test.n_fallback,
-    }  # fmt: skip
-    turn = Turn(name, folder, seen.ranks, test, told)
-    _keep(turn, model)
-    return turn
+    told = {"fit_seconds": round(fit_s, 2), "measured_after": "train", "learnt_from": "train"}
+    seen = answered(model, rows, on.split.validation[on.validation], standin=on.popularity[0], report=Part(report, 0.4, 0.45, "validation"))
+    if name not in offers.TRAINED and budget.left_s > 2 * again_s:
+        model = offers.again(model, checkpoint=None).fit(on.before_test, on.items, report=Part(report, 0.45, 0.6, "fitted for the test"))
+        told["measured_after"] = told["learnt_from"] = "train and validation"
+    test = answered(model, on.pasts, on.targets, standin=on.popularity[1], report=Part(report, 0.6, 0.7, "test"))
+    model.save(_empty(folder / MEASURED))
+    if budget.left_s > again_s:
+        part = Part(report, 0.7, 0.98, "fitted on everything")
+        model = offers.again(model, checkpoint=training / "again").fit(on.everything, on.items, report=part)
+        told["learnt_from"] = "everything"
+    model.save(_empty(folder / MODEL))
+    told |= {"seconds": round(time.monotonic() - began, 2), "n_fallback": test.n_fallback}
+    return _keep(Turn(name, folder, seen.ranks, test, told))
 
 
 def row(turn: Turn, on: Ground, *, title: str, vectors: np.ndarray | None, k: int) -> dict[str, Any]:
@@ -140,15 +142,19 @@ def linked(source: Path, target: Path) -> None:
     shutil.copytree(source, target, copy_function=link)
 
 
-def _keep(turn: Turn, model: Recommender) -> None:
-    (turn.folder / MODEL).mkdir()
-    model.save(turn.folder / MODEL)
+def _empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _keep(turn: Turn) -> Turn:
     pd.DataFrame({"rank": turn.validation}).to_parquet(turn.folder / f"validation-{RANKS}", index=False)
     shown = {"shown": list(turn.test.shown)}
     pd.DataFrame({"rank": turn.test.ranks, **shown}).to_parquet(turn.folder / f"test-{RANKS}", index=False)
     part = turn.folder / f"{DONE}.part"
     part.write_text(json.dumps(turn.told, allow_nan=False), encoding="utf-8")
     part.rename(turn.folder / DONE)
+    return turn
 
 
 def _kept(name: str, folder: Path) -> Turn:

@@ -1,0 +1,175 @@
+"""Recommenders against each other on a test that somebody brings: chosen on items held back from train, measured once, in bounded time.
+
+Owns what is fitted when, so that a comparison ends within its minutes, and the JSON of `python -m fmcore recommend`. Full ranking over all
+items of train, the ones that a person has met left out; a person's first test row by time is the one that counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fmcore.data.interactions import Interactions
+from fmcore.nouns import FMError, Report
+from fmcore.recommend import measure, offers
+from fmcore.recommend.counting import Blend, Popularity
+from fmcore.recommend.measure import Answered, Budget, Part, answered
+from fmcore.recommend.offers import MODELS
+from fmcore.recommend.recommender import History, Items, Recommender
+
+JUDGED = 5_000
+"""People whose held-back item decides between models at most."""
+MARGIN = 0.9
+"""Of the minutes: what is planned with, so that the command ends in time where the last step is slower than the first ones were."""
+SLOWER = 1.4
+"""A step takes at most so much longer than the like step before it."""
+
+
+class NothingToMeasure(FMError):
+    """No test row can be used."""
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """The test in the numbers of train: what each person had met (nothing for a stranger), int32 the item they met next, -1: unknown."""
+
+    pasts: list[History]
+    targets: np.ndarray
+    n_strangers: int
+
+    @property
+    def n_unknown(self) -> int:
+        return int((self.targets < 0).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """A model that was fitted without the held-back items: its NDCG@10 on them, and the seconds of the fit and of measuring."""
+
+    name: str
+    model: Recommender
+    ndcg: float
+    fit_s: float
+    measure_s: float
+
+
+def exam(train: Interactions, test: Interactions) -> Exam:
+    """The test's first row of each person by time. Raises NothingToMeasure."""
+    people = {user: place for place, user in enumerate(train.users)}
+    numbers = {item: place for place, item in enumerate(train.items)}
+    histories = train.histories()
+    known = [people.get(user, -1) for user in test.users]
+    pasts = [histories[place] if place >= 0 else np.zeros(0, np.int32) for place in known]
+    targets = np.array([numbers.get(test.items[met[0]], -1) for met in test.histories()], dtype=np.int32)
+    if not (targets >= 0).any():
+        raise NothingToMeasure("No item of the test stands in train.", "Are the two files of the same log, with the same ids?")
+    return Exam(pasts, targets, known.count(-1))
+
+
+def compare(train: Interactions, test: Interactions, *, k: int, name: str, budget: Budget, seed: int, report: Report) -> dict[str, Any]:
+    """The JSON of the command: the named model, or for "auto" the best on the last item of each person in train, measured on the test.
+
+    Settings and the choice see nothing of the test. The chosen model is fitted again on all of train, then popularity and as many of the
+    others as time allows stand beside it. Raises UnknownRecommender and NothingToMeasure.
+    """
+    names = sorted((one for one in offers.ordered([name]) if name in (one, offers.AUTO)), key=_turn)
+    asked = exam(train, test)
+    field = _Field(train, asked, k=k, seed=seed, budget=budget, report=report)
+    tried = field.try_all(names)
+    if not tried:
+        raise NothingToMeasure(field.left_out[name], "Give it more --minutes, or choose another --model.")
+    best = max(tried, key=lambda one: one.ndcg)
+    final = field.finished(best)
+    figures, baselines = field.figures(final), {Popularity.name: field.figures(field.popularity)}
+    for other in tried:
+        if other is not best and other.name not in (*baselines, *offers.TRAINED) and field.has_time(other):
+            baselines[other.name] = field.figures(field.finished(other))
+    return {
+        "model": best.name, **figures, "n_users": len(asked.targets), "seconds": round(budget.spent_s, 1), "baselines": baselines,
+        "k": k, "ranking": "full", "n_items": len(train.items), "n_unknown_items": asked.n_unknown, "n_unknown_users": asked.n_strangers,
+        "validation": {one.name: round(one.ndcg, 5) for one in tried}, "left_out": field.left_out, "notes": [*train.notes, *test.notes],
+    }  # fmt: skip
+
+
+def _turn(name: str) -> tuple[bool, bool, bool]:
+    """Popularity at once, then the closed form that promises most, the other ones, and in what time is left those that take it all."""
+    return name in offers.TRAINED, name != Popularity.name, name != Blend.name
+
+
+class _Field:
+    """One comparison's moving parts."""
+
+    def __init__(self, train: Interactions, asked: Exam, *, k: int, seed: int, budget: Budget, report: Report):
+        self.items, self.histories = Items(train.items, train.titles, train.texts), train.histories()
+        self.asked, self.k, self.seed, self.budget, self.report = asked, k, seed, budget, report
+        self.held = np.array([past[-1] if len(past) > 1 else -1 for past in self.histories], dtype=np.int32)
+        self.shorter = [past[:-1] if len(past) > 1 else past for past in self.histories]
+        self.judged = measure.people(self.held, seed=seed, most=JUDGED)
+        self.popularity = Popularity().fit(self.histories, self.items)
+        self.standin = Popularity().fit(self.shorter, self.items)
+        self.shape = offers.shape(self.items, self.histories)
+        self.left_out: dict[str, str] = {}
+
+    def try_all(self, names: Sequence[str]) -> list[Tried]:
+        """Each model that fits into time and memory, fitted without the held-back items and measured on them."""
+        tried: list[Tried] = []
+        for place, name in enumerate(names):
+            part = Part(self.report, 0.7 * place / len(names), 0.7 * (place + 1) / len(names), MODELS[name].title)
+            free_s = self._left_s() - max((self._finish_s(one) for one in tried), default=0.0)
+            why = ""
+            if name != Popularity.name:
+                twice = free_s / (1 if name in offers.TRAINED else 2 * SLOWER)
+                why = offers.refusal(name, self.shape, left_s=twice, free_bytes=offers.free_bytes())
+            if not why:
+                try:
+                    tried.append(self._try(name, free_s, part))
+                    continue
+                except FMError as error:
+                    why = error.message
+                except MemoryError:
+                    why = f"{MODELS[name].title} did not fit into memory."
+            self.left_out[name] = why
+        return tried
+
+    def _try(self, name: str, free_s: float, report: Report) -> Tried:
+        began = time.monotonic()
+        minutes = free_s / 60 * 0.55 if np.isfinite(free_s) else 0.0
+        model = offers.make(name, seed=self.seed, minutes=minutes, checkpoint=None)
+        model = model.fit(self.shorter, self.items, held=self.held, report=Part(report, 0.0, 0.8))
+        fit_s = time.monotonic() - began
+        rows, targets = [self.shorter[place] for place in self.judged], self.held[self.judged]
+        found = answered(model, rows, targets, standin=self.standin, report=Part(report, 0.8, 1.0), k=measure.K)
+        return Tried(name, model, measure.ndcg(found.ranks), fit_s, time.monotonic() - began - fit_s)
+
+    def finished(self, one: Tried) -> Recommender:
+        """The model fitted again on all of train, with what was chosen; as it is where that would take too long."""
+        if not self.has_time(one):
+            return one.model
+        part = Part(self.report, 0.7, 0.9, "fitted on all of train")
+        return offers.again(one.model, checkpoint=None).fit(self.histories, self.items, report=part)
+
+    def figures(self, model: Recommender) -> dict[str, Any]:
+        """A model's figures on the test. An item that train does not have is a miss."""
+        found = self._answers(model)
+        ranks = np.where(self.asked.targets < 0, len(self.items) + 1, found.ranks)
+        of_lists = {"coverage": measure.coverage(found.shown, n_items=len(self.items)), "n_fallback": found.n_fallback}
+        return {**measure.estimates(ranks, k=self.k), **of_lists}
+
+    def _answers(self, model: Recommender) -> Answered:
+        part = Part(self.report, 0.9, 1.0, "test")
+        return answered(model, self.asked.pasts, self.asked.targets, standin=self.popularity, report=part, k=self.k)
+
+    def has_time(self, one: Tried) -> bool:
+        """Whether a model can be fitted again and measured in what is left."""
+        return self._left_s() > self._finish_s(one)
+
+    def _finish_s(self, one: Tried) -> float:
+        per_person = one.measure_s / max(1, len(self.judged))
+        return SLOWER * (offers.again_s(one.model, one.fit_s) + per_person * len(self.asked.targets)) + 2
+
+    def _left_s(self) -> float:
+        return self.budget.left_s - (1 - MARGIN) * self.budget.seconds if np.isfinite(self.budget.seconds) else float("inf")
