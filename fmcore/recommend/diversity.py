@@ -24,9 +24,7 @@ _ROWS = 128
 """Histories scored at a time: a frontier's memory stays small on a large catalogue."""
 
 
-def rerank(
-    scores: np.ndarray, vectors: np.ndarray | None, *, k: int, diversity: float, without: Collection[int] = ()
-) -> list[Scored]:
+def rerank(scores: np.ndarray, vectors: np.ndarray | None, *, k: int, diversity: float, without: Collection[int] = ()) -> list[Scored]:
     """k items of one row of scores, each chosen for its score and for being unlike what was chosen before it.
 
     scores: float (n_items,). vectors: float32 (n_items, d) of length 1 each (or 0: like nothing); None gives the plain list.
