@@ -1,7 +1,7 @@
 """Data: the data sets, what each may be used for, where it is; fetch one, look inside, and bring your own. And the sources of news.
 
-Draws what the catalogue says; the sources are data_sources.py's part. A fetch is a run like any other: asked for here, done by the
-runner, watched here.
+Draws what the catalogue says; the sources are data_sources.py's part, interactions data_interactions.py's. A fetch is a run like any
+other: asked for here, done by the runner, watched here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fmcore.config import settings
 from fmcore.data import catalogue, uploads
 from fmcore.data.sources import Sources
 from fmcore.nouns import Dataset, FMError, Run
-from pages import data_sources, live, ui
+from pages import data_interactions, data_sources, live, ui
 
 STATES = {
     "built in": ("Built in", "gray", ":material/inventory_2:"),
@@ -55,7 +55,7 @@ def page() -> None:
         return
     _fetching(desk, tuple((run.id, run.state) for run in _fetch_runs(desk)))
     _catalogue(desk, sets)
-    _look_inside([d for d in here if d.use == "classify"])
+    _look_inside([d for d in here if d.use in ("classify", "recommend")])
     left, right = ui.split(1, 1)
     with left:
         _connect()
@@ -85,7 +85,12 @@ def _entry(desk: Any, entry: Dataset, *, busy: bool) -> None:
     chips.append(ui.chip(*COMMERCIAL[entry.commercial_use]))
     st.markdown(" ".join(chips))
     st.markdown(ui.esc(entry.summary))
-    facts = [f"Size: {ui.esc(entry.size)}", f"Columns: {ui.esc(entry.columns)}", f"Source: {ui.esc(entry.source)}"]
+    facts = [
+        f"Holds: {ui.esc(catalogue.USES[entry.use])}",
+        f"Size: {ui.esc(entry.size)}",
+        f"Columns: {ui.esc(entry.columns)}",
+        f"Source: {ui.esc(entry.source)}",
+    ]
     if entry.state in ("local", "downloaded") and entry.path:
         facts.append(f"Read from: {ui.esc(entry.path)}")
     ui.note("  \n".join(facts))
@@ -158,8 +163,12 @@ def _look_inside(here: list[Dataset]) -> None:
             "Data set", list(names), default="demo", required=True, format_func=lambda n: names[n].title, key="set", bind="query-params",
             label_visibility="collapsed",
         )  # fmt: skip
+        entry = names.get(chosen) or here[0]
         with ui.guarded():
-            data = _loaded(names.get(chosen) or here[0])
+            if entry.use == "recommend":
+                data_interactions.draw(entry)
+                return
+            data = _loaded(entry)
             _splits(data)
             _classes(data)
             _rows(data)
@@ -250,6 +259,11 @@ def _connect() -> None:
         "A third column, source, lets the Explain page say where a model is weak. Put it on this machine and start a run with its path:"
     )
     st.code("python -m jobs run finetune --set dataset=/path/to/messages.csv", language="bash")
+    st.markdown(
+        "**A log for recommendations** is a CSV file with the columns user, item and timestamp (seconds, milliseconds or ISO 8601) and, if "
+        "there is one, rating. What the items are is read from a file beside it, shop-items.csv for shop.csv: item, title, text."
+    )
+    st.code("python -m jobs run recommend --set dataset=/path/to/shop.csv", language="bash")
     st.markdown(f"**A folder of public data sets**, one sub-folder each in the publisher's own format, is read from `FM_DATA_DIR`. {where}")
     st.code("\n".join(["FM_DATA_DIR/", *(f"  {file}" for file in catalogue.expected_files())]), language=None)
 

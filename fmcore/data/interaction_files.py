@@ -45,8 +45,9 @@ _GENRES = {"Sci-Fi": "science fiction", "Film-Noir": "film noir", "Children": "c
 def load(name_or_path: str | Path, *, items_path: str | Path | None = None) -> Interactions:
     """A data set of the catalogue by name, or a CSV file user,item,timestamp[,rating] by path, cleaned.
 
-    items_path: a CSV file item,title,text that says what the items are; items that nobody has met yet may stand in it. Raises the
-    catalogue's errors, and BadData with what is wrong with a file and what to do.
+    items_path: a CSV file item,title,text that says what the items are; items that nobody has met yet may stand in it. Without it a
+    file of that kind beside the log is taken, shop-items.csv for shop.csv. Raises the catalogue's errors, and BadData with what is
+    wrong with a file and what to do.
     """
     if isinstance(name_or_path, str) and catalogue.is_name(name_or_path):
         entry = catalogue.present(name_or_path)
@@ -57,6 +58,10 @@ def load(name_or_path: str | Path, *, items_path: str | Path | None = None) -> I
         return _READERS[entry.name](entry.path)
     path = catalogue.csv_file(name_or_path)
     rows, notes = read_rows(path)
+    beside = path.with_name(f"{path.stem}-items{path.suffix}")
+    if items_path is None and beside.is_file():
+        items_path = beside
+        notes.append(f"What the items are is read from {beside.name}.")
     items = None if items_path is None else read_items(catalogue.csv_file(items_path))
     return build(rows, name=path.stem[:80] or "csv", items=items, licence="your own", notes=notes)
 

@@ -22,7 +22,7 @@ from fmcore.data.labelled import BadData
 
 AHEAD = dt.timedelta(days=1)
 """A row may lie this far in the future (clocks and zones differ); what lies further is left out."""
-MAX_ID_CHARS = 200
+MAX_ID_CHARS = 300
 MAX_USERS, MAX_ITEMS = 1_000_000, 200_000
 """More than these are refused: a model's list of scores is as long as the catalogue, and every person is held in memory."""
 MAX_TITLE_CHARS, MAX_TEXT_CHARS = 300, 4_000

@@ -18,7 +18,6 @@ from fmcore.data import interaction_files, interactions
 from fmcore.data.catalogue import BadData, DatasetMissing, UnknownDataset
 from fmcore.data.interactions import Interactions, build, leave_one_out
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -115,7 +114,7 @@ def test_rows_of_the_future_are_left_out_and_said_so(written):
     assert "2 rows more than 1 day in the future left out." in data.notes
 
 
-@pytest.mark.parametrize("none", ["", "  ", "NaN", "nan", "NULL", "None", "<NA>", "i" * 300])
+@pytest.mark.parametrize("none", ["", "  ", "NaN", "nan", "NULL", "None", "<NA>", "i" * 301])
 def test_a_row_without_a_usable_id_is_left_out_and_said_so(written, none):
     data = written(f"user,item,timestamp\n{none},x,1\na,{none},1\na,x,1\n")
     assert meetings(data) == [("a", "x", 1)] and "2 rows without a usable user or item left out." in data.notes
@@ -182,6 +181,13 @@ def test_items_get_their_titles_and_those_that_nobody_met_are_there_too(written,
     }  # fmt: skip
     assert "1 row of the catalogue without a usable item left out." in data.notes
     assert "1 row of the catalogue that list an item again left out." in data.notes
+
+
+def test_a_catalogue_beside_the_log_is_taken_and_said_so(written, tmp_path):
+    (tmp_path / "shop-items.csv").write_text("item,title,text\nx,The X,About\nnew,New,\n")
+    data = written("user,item,timestamp\na,x,1\n", name="shop.csv")
+    assert data.items == ("new", "x") and data.titles == ("New", "The X")
+    assert "What the items are is read from shop-items.csv." in data.notes
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2\n", "item\nx\n", ""])

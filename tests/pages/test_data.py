@@ -7,7 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from fmcore import runtime
-from fmcore.data import catalogue
+from fmcore.data import catalogue, interaction_files
 from jobs import JOBS
 from pages import data, shell
 from tests.pages import toy_desk
@@ -84,6 +84,23 @@ def test_a_set_that_cannot_be_read_is_a_sentence_not_a_traceback(desk, tmp_path,
     assert "cannot be read" in at.main.error[0].value
 
 
+def test_a_set_for_recommendations_shows_people_with_their_stated_taste_and_the_split_by_time(desk):
+    at = visit()
+    at.main.get("button_group")[1].set_value("demo_shop").run()
+    assert not at.exception
+    log = interaction_files.load("demo_shop")
+    assert "Demo data" in words(at) and "never at random" in words(at) and log.split_hash in words(at)
+    figures = at.main.dataframe[0].value.set_index("What")["How many"]
+    assert figures["People"] == 400 and figures["Items that nobody has met"] == 12 and figures["Interactions"] == len(log.rows)
+    people = at.main.dataframe[1].value
+    assert people["Stated taste"].str.len().min() > 0 and people["Latest"].str.contains(" → ").any()
+
+
+def test_every_set_says_what_it_is_for(desk):
+    said = words(visit()).replace("\\", "")
+    assert all(use in said for use in catalogue.USES.values())
+
+
 def test_the_class_chart_names_the_largest_and_the_smallest():
     counts = pd.Series({"<b>big</b>": 40, "middle": 20, "small": 3})
     fig = data.class_chart(counts)
@@ -94,7 +111,10 @@ def test_the_class_chart_names_the_largest_and_the_smallest():
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ([("hello", "a"), ("hey", "a"), ("hi", "a"), ("bye", "b"), ("ciao", "b"), ("later", "b"), ("?", "oos")], "A model can learn from this"),
+        (
+            [("hello", "a"), ("hey", "a"), ("hi", "a"), ("bye", "b"), ("ciao", "b"), ("later", "b"), ("?", "oos")],
+            "A model can learn from this",
+        ),
         ([("hello", "a"), ("hi", "a"), ("hey", "a")], "Fewer than 2 labels"),
         ([("hello", "a"), ("hi", "a"), ("hey", "a"), ("bye", "b")], "1 labels with fewer than 3 texts"),
         ([("", "a"), ("hi", "a"), ("hey", "a"), ("x", "b"), ("y", "b"), ("z", "b")], "1 rows without text"),
