@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 OPSET = 17
 AT_ONCE = 256
 """Histories of one length that go through the graph together."""
+LONG_MINUTES = 30
+"""A budget from which the large model is worth its time."""
 LEAST = 3
 """Items a history needs before its last one may be held back to choose on."""
 
@@ -34,8 +36,9 @@ class Sequence(Recommender):
     """SASRec: a transformer reads the latest items in their order and foretells the next.
 
     minutes: the training's budget, 0 for as long as validation gains. epochs: how long to train where that is known already (`figures`
-    of an earlier fit, `best_epoch`); then there is nothing to choose and all of the histories are learnt from. params: what to train,
-    None for what the profile says. checkpoint: a folder that a fit goes on from.
+    of an earlier fit, `best_epoch`); then there is nothing to choose and all of the histories are learnt from. params: what to train
+    and within how many minutes, None for what the profile says; a fit leaves here what it took. checkpoint: a folder that a fit goes
+    on from.
     """
 
     name: ClassVar[str] = "sasrec"
@@ -74,7 +77,7 @@ class Sequence(Recommender):
                 trained = self._found_and_refitted(histories, len(items), sequential.within(params, params.minutes / 2), report)
         except sequential.NothingToLearn as nothing:
             raise BadRecommender(nothing.message, nothing.hint) from nothing
-        self.figures = trained.figures
+        self.params, self.figures = trained.params, trained.figures
         seen = np.zeros(len(items), dtype=bool)
         for past in histories:
             seen[past] = True
@@ -92,9 +95,8 @@ class Sequence(Recommender):
         again = sequential.for_epochs(params, found.outcome.best_epoch)
         trained = sequential.train(histories, n_items, again, report=report, checkpoint=folders[1], span=(0.5, 1.0))
         chosen = ("val_ndcg", "best_epoch", "curve", "n_examined")
-        return sequential.Trained(
-            trained.network, again, trained.outcome, {**trained.figures, **{key: found.figures[key] for key in chosen}}
-        )
+        figures = {**trained.figures, **{key: found.figures[key] for key in chosen}}
+        return sequential.Trained(trained.network, params, trained.outcome, figures)
 
     def scores(self, histories: Many[History]) -> np.ndarray:
         """float32 (n, n_items): how well each item fits what should come next. Items that nobody met in training are passed over as a
@@ -148,8 +150,12 @@ class Sequence(Recommender):
 
 
 def params_for(limits: Profile, *, minutes: float, seed: int = 0) -> Sequencing:
-    """What the profile's sizes come to within a budget of minutes (0: none)."""
-    return Sequencing(width=limits.sequence_width, window=limits.sequence_window, minutes=minutes, seed=seed)
+    """What the profile's sizes come to within a budget of minutes (0: none): the small model, or the large one where there is time."""
+    if 0 < minutes < LONG_MINUTES:
+        return Sequencing(width=limits.sequence_width, window=limits.sequence_window, minutes=minutes, seed=seed)
+    return Sequencing(
+        width=limits.long_sequence_width, window=limits.long_sequence_window, dropout=0.3, examined=4000, minutes=minutes, seed=seed
+    )
 
 
 def exported(network: nn.Module) -> bytes:

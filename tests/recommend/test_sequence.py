@@ -1,5 +1,6 @@
 """The sequence model as it serves: what it answers, how it is kept, and that serving it needs no torch."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from fmcore.config import PROFILES
+from fmcore.data.interaction_files import load
+from fmcore.data.interactions import leave_one_out
+from fmcore.evaluation import ranking
+from fmcore.recommend.counting import Popularity
 from fmcore.recommend.recommender import BadRecommender, Items
-from fmcore.recommend.sequence import Sequence, exported
+from fmcore.recommend.sequence import LONG_MINUTES, Sequence, exported, params_for
 from fmcore.training import sequential
 from fmcore.training.sequential import Sequencing
 
@@ -137,6 +143,28 @@ def test_without_held_items_the_epochs_are_found_first_and_then_everything_is_le
     assert model.figures["n_targets"] == sum(len(one) - 1 for one in chains())
 
 
+def test_a_second_fit_of_the_same_size_learns_everything_within_the_first_one_s_budget(tmp_path):
+    histories, following = chains(), np.array([(one[-1] + 1) % N_ITEMS for one in chains()])
+    first = Sequence(minutes=0.01, params=None, seed=3)
+    first.params = dataclasses.replace(TINY, minutes=1.0)
+    first.fit(histories, items(), held=following)
+    second = Sequence(minutes=0, epochs=first.figures["best_epoch"], params=first.params, checkpoint=tmp_path).fit(histories, items())
+    assert second.figures["parameters"] == first.figures["parameters"]
+    assert second.figures["epochs"] == first.figures["best_epoch"]
+    assert second.params.minutes == 1.0
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_long_training_is_of_the_published_size_at_least_and_a_short_one_of_the_profile_s(profile):
+    limits = PROFILES[profile]
+    short, long, unlimited = (params_for(limits, minutes=minutes) for minutes in (2, LONG_MINUTES, 0))
+    assert (short.width, short.window) == (limits.sequence_width, limits.sequence_window)
+    assert (long.width, long.window) == (unlimited.width, unlimited.window) == (limits.long_sequence_width, limits.long_sequence_window)
+    if profile != "tiny":  # Klenitskiy and Vasilev 2023: width 64, two blocks, 200 items, 100 epochs at most, patience 10
+        assert unlimited.width >= 64 and unlimited.layers >= 2 and unlimited.window >= 200
+        assert unlimited.epochs >= 100 and unlimited.patience >= 10 and unlimited.how(3_416) == "softmax"
+
+
 @pytest.mark.parametrize("histories", [[], [past(0)], [past(), past(0)]])
 def test_where_nothing_can_be_learnt_it_says_so(histories):
     with pytest.raises(BadRecommender, match="two items"):
@@ -168,3 +196,19 @@ def test_a_folder_of_other_items_is_refused(tmp_path):
     fitted(epochs=1).save(tmp_path)
     with pytest.raises(BadRecommender, match="other items"):
         Sequence.load(tmp_path, items(N_ITEMS + 1))
+
+
+@pytest.mark.slow
+def test_on_real_people_it_beats_popularity_with_intervals_apart(public_data):
+    data = load("movielens")
+    split, catalogue = leave_one_out(data.histories()), Items(data.items, data.titles, data.texts)
+    params = Sequencing(width=64, window=50, batch=32, epochs=12, dropout=0.3)
+    model = Sequence(params=params).fit(split.train, catalogue, held=split.validation)
+    pasts = split.with_validation()
+    counts = np.bincount(np.concatenate(split.train), minlength=len(catalogue))
+    found = {}
+    for name, scores in (("ours", model.scores(pasts)), ("popular", Popularity().fit(split.train, catalogue).scores(pasts))):
+        ranks, shown = ranking.ranks(scores, pasts, split.test), ranking.lists(scores, pasts)
+        found[name] = ranking.figures(ranks, shown, histories=pasts, targets=split.test, counts=counts, n_people=len(pasts))
+    assert found["ours"]["ndcg"].low > found["popular"]["ndcg"].high
+    assert found["ours"]["hr"].low > found["popular"]["hr"].high
