@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Pairs = Sequence[tuple[History, int]]
 """New events: a past as it was, and the item met next."""
+SMALL, ENOUGH = 4_096, 5
+"""The closed forms take in so many items whatever their counts; in a larger catalogue an item must have been met so often."""
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """What a blend tries for each member beside the first."""
 JUDGED, JUDGED_SCORES = 5_000, 20_000_000
@@ -137,8 +139,8 @@ class ItemKNN(ByRows):
 class Ease(ByRows):
     """EASE^R (Steck 2019): the linear model that foretells each item from all the others, in closed form; the past weighted by recency.
 
-    Only the `most` most frequent items take part (the inverse takes most^2 * 4 bytes and most^3 steps); others get zeros. In a catalogue
-    of more than matrices.DENSE items the strongest `neighbours` of each are kept.
+    At most the `most` most frequent items take part (the inverse takes most^2 * 4 bytes and most^3 steps); others get zeros. In a
+    catalogue of more than matrices.DENSE items the strongest `neighbours` of each are kept.
     """
 
     name: ClassVar[str] = "ease"
@@ -146,7 +148,7 @@ class Ease(ByRows):
     summary: ClassVar[str] = "A linear model over all the items a person met, the latest weighing most; solved in one step."
     OPTIONS: ClassVar[tuple[str, ...]] = ("regularisation", "recency", "most", "neighbours")
 
-    def __init__(self, *, regularisation: float = 500.0, recency: float = 5.0, most: int = 8_000, neighbours: int = 512):
+    def __init__(self, *, regularisation: float = 500.0, recency: float = 5.0, most: int = 12_000, neighbours: int = 512):
         self.regularisation, self.recency, self.most, self.neighbours = regularisation, recency, most, neighbours
 
     def fit(self, histories: Sequence[History], items: Items, *, held: np.ndarray | None = None, report: Report | None = None) -> Self:
@@ -229,7 +231,7 @@ class NextItem(ByRows):
     summary: ClassVar[str] = "A linear model of what comes next, which counts no reason twice; solved in one step."
     OPTIONS: ClassVar[tuple[str, ...]] = ("regularisation", "recency", "reach", "most", "neighbours")
 
-    def __init__(self, *, regularisation: float = 50.0, recency: float = 10.0, reach: int = 30, most: int = 6_000, neighbours: int = 512):
+    def __init__(self, *, regularisation: float = 50.0, recency: float = 10.0, reach: int = 30, most: int = 8_000, neighbours: int = 512):
         self.regularisation, self.recency, self.reach, self.most, self.neighbours = regularisation, recency, reach, most, neighbours
 
     def fit(self, histories: Sequence[History], items: Items, *, held: np.ndarray | None = None, report: Report | None = None) -> Self:
@@ -316,8 +318,9 @@ COUNTING: dict[str, Callable[..., Recommender]] = {kind.name: kind for kind in (
 
 
 def _frequent(counts: np.ndarray, most: int) -> np.ndarray:
-    """The `most` items with the most interactions, by number; those without any left out."""
-    kept = np.sort(np.argsort(-counts, kind="stable")[:most])
+    """The items that a closed form takes in, by number: at most `most`, beyond SMALL only those met ENOUGH times, none without any."""
+    n = min(most, max(SMALL, int((counts >= ENOUGH).sum())))
+    kept = np.sort(np.argsort(-counts, kind="stable")[:n])
     return kept[counts[kept] > 0]
 
 
