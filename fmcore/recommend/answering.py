@@ -77,7 +77,7 @@ def chosen(ask: Ask, current: Current, history: History, *, whom: str, n_unknown
 def _guided(name: str, model: Scorer, current: Current, sentence: str, history: History) -> Chosen | None:
     """A sentence, with the past where the model can read it; None where nothing can be made of the sentence."""
     text = current.models.get(TEXT)
-    if text is None:
+    if text is None or not any(letter.isalnum() for letter in sentence):
         return None
     fits = np.asarray(text.scores_of(text.embed([sentence])[0]), dtype=np.float32)
     if not np.any(fits) or not np.isfinite(fits).all():

@@ -80,14 +80,13 @@ def current(shelf: Shelf, store: Store, *, trained_up_to: int, folds: int) -> Cu
     models: dict[str, Scorer] = dict(shelf.models)
     if folds > trained_up_to:
         models = _folded(shelf, store, after=trained_up_to, up_to=folds)
-    known = {item: change for item, change in changed.items() if item in shelf.numbers}
-    new = [change for item, change in changed.items() if item not in shelf.numbers and change.state == "live"]
-    items = _retold(shelf.items, known)
-    if new:
-        added = Items(tuple(c.item for c in new), tuple(c.title for c in new), tuple(c.text for c in new))
-        models = widened(models, added, n_items=len(items))
-        items = Items(items.ids + added.ids, items.titles + added.titles, items.texts + added.texts)
-    removed = frozenset(shelf.numbers[item] for item, change in known.items() if change.state == "removed")
+    live = [change for change in changed.values() if change.state == "live"]
+    told = Items(tuple(c.item for c in live), tuple(c.title for c in live), tuple(c.text for c in live))
+    items = _retold(shelf.items, told)
+    if live:
+        models = _widened(models, told, n_before=len(shelf.items), n_new=len(items) - len(shelf.items))
+    gone = {item for item, change in changed.items() if change.state == "removed"}
+    removed = frozenset(shelf.numbers[item] for item in gone if item in shelf.numbers)
     return Current(shelf, items, removed, models, changes, folds)
 
 
@@ -112,23 +111,20 @@ def _folded(shelf: Shelf, store: Store, *, after: int, up_to: int) -> dict[str, 
     return {name: model.folded(pairs) if hasattr(model, "folded") else model for name, model in shelf.models.items()}
 
 
-def _retold(items: Items, known: Mapping[str, stock.ItemChange]) -> Items:
-    """The items with the titles and texts that they have now."""
-    if not any(change.state == "live" for change in known.values()):
-        return items
-    told = {item: change for item, change in known.items() if change.state == "live"}
-    titles = (told[item].title if item in told else title for item, title in zip(items.ids, items.titles, strict=True))
-    texts = (told[item].text if item in told else text for item, text in zip(items.ids, items.texts, strict=True))
-    return Items(items.ids, tuple(titles), tuple(texts))
+def _retold(items: Items, told: Items) -> Items:
+    """The items with the titles and texts that they have now, then those that came since."""
+    now = dict(zip(items.ids, zip(items.titles, items.texts, strict=True), strict=True))
+    now |= dict(zip(told.ids, zip(told.titles, told.texts, strict=True), strict=True))
+    return Items(tuple(now), tuple(title for title, _ in now.values()), tuple(text for _, text in now.values()))
 
 
-def widened(models: Mapping[str, Scorer], added: Items, *, n_items: int) -> dict[str, Scorer]:
-    """The models for `added` items more: those that read texts read the new ones, the others place them by what the text model says."""
-    readers = {name: model.with_items(added) for name, model in models.items() if hasattr(model, "with_items")}
+def _widened(models: Mapping[str, Scorer], told: Items, *, n_before: int, n_new: int) -> dict[str, Scorer]:
+    """The models for the items as they are now: those that read texts read the new ones, the others place new items by that."""
+    readers = {name: model.with_items(told) for name, model in models.items() if hasattr(model, "with_items")}
+    if not n_new:
+        return {**models, **readers}
     text = readers.get(TEXT)
-    wide = {name: Widened(model, text, n_before=n_items, n_new=len(added)) for name, model in models.items() if name not in readers}
-    wide = {name: readers[name] if name in readers else wide[name] for name in models}
-    return wide
+    return {name: readers.get(name) or Widened(model, text, n_before=n_before, n_new=n_new) for name, model in models.items()}
 
 
 class Widened(Scorer):

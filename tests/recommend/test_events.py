@@ -1,6 +1,7 @@
 """Events: stored once, refused with reasons, and what they make of a past and of a data set."""
 
 import datetime as dt
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -21,8 +22,17 @@ KNOWN = {f"i{n}" for n in range(20)} | {'say "hi"', "it's", "🦊", "x" * 300}
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=clock.UTC)
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """An empty database; tests work on copies of it."""
+    at = tmp_path_factory.mktemp("empty") / "home"
+    Store(at).close()
+    return at
+
+
 @pytest.fixture
-def store(tmp_path):
+def store(home, tmp_path):
+    shutil.copytree(home, tmp_path / "home")
     held = Store(tmp_path / "home")
     yield held
     held.close()
