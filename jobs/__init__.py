@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs import alerts, deliver, explain, fetch, finetune, fold_in, ingest, maintain, masked_lm, recommend, score
+from jobs import alerts, deliver, explain, fetch, finetune, fold_in, ingest, maintain, masked_lm, recommend, reinforce, score
 
 JOBS = {
     job.name: job
@@ -10,6 +10,7 @@ JOBS = {
         finetune.JOB,
         recommend.JOB,
         fold_in.JOB,
+        reinforce.JOB,
         explain.JOB,
         masked_lm.JOB,
         fetch.JOB,

@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from fmcore.recommend.events import is_positive
 from fmcore.recommend.recommender import History, standardised
 
 if TYPE_CHECKING:
     from fmcore.recommend.groups import Groups
 
 Kind = Literal["thompson", "linucb"]
-POSITIVE = ("view", "click", "like")
-"""Kinds that answer a show with yes; a rating of LIKED_FROM or more does too."""
-LIKED_FROM = 3.0
 ANSWER_WITHIN = dt.timedelta(days=1)
 """How long after a show an answer still counts as its answer."""
 STRENGTH, RATE = 4.0, 0.15
@@ -92,7 +90,7 @@ def outcomes(events: pd.DataFrame) -> pd.DataFrame:
         if kind == "shown":
             latest[who, item] = len(shows)
             shows.append({"row": row, "who": who, "item": item, "at": at, "probability": value, "liked": False, "liked_at": pd.NaT})
-        elif kind in POSITIVE or (kind == "rate" and value is not None and value >= LIKED_FROM):
+        elif is_positive(kind, value):
             place = latest.pop((who, item), None)
             if place is not None and at - shows[place]["at"] <= ANSWER_WITHIN:
                 shows[place].update(liked=True, liked_at=at)
