@@ -26,12 +26,12 @@ def draw(entry: Dataset) -> None:
     changed_at = entry.path.stat().st_mtime if entry.path and entry.path.exists() else 0.0
     data = _read(entry.name, str(entry.path), changed_at)
     _figures(data)
-    st.markdown(f"**Some people** :small[:gray[what they met last, oldest first; {ui.esc(_span(data))}]]")
+    st.markdown(f"**Some people** :small[:gray[what they met last, the newest first; {ui.esc(_span(data))}]]")
     pasts = people(data)
     st.dataframe(pasts, hide_index=True, row_height=34, alt=f"{len(pasts)} people of the set and their latest items")
     st.markdown("**Some items** :small[:gray[as a text model reads them]]")
     items = data.catalogue()
-    shown = items.iloc[:: max(1, len(items) // SAMPLE)].head(SAMPLE)
+    shown = items.iloc[np.unique(np.linspace(0, len(items) - 1, SAMPLE).astype(int))]
     titled = shown.rename(columns={"item": "Item", "title": "Title", "text": "Text"})
     st.dataframe(titled, hide_index=True, row_height=34, alt=f"{len(shown)} items of the set")
 
@@ -47,7 +47,7 @@ def _figures(data: Interactions) -> None:
     lengths = np.bincount(data.rows["user"])
     rows = [
         ("People", len(data.users)), ("Items", len(data.items)), ("Items that nobody has met", len(data.items) - n_met),
-        ("Interactions", len(data.rows)), ("Median of a past", int(np.median(lengths))), ("Test items", int((split.test >= 0).sum())),
+        ("Interactions", len(data.rows)), ("Items of a person (median)", int(np.median(lengths))), ("Test items", int((split.test >= 0).sum())),
     ]  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="top", gap="medium"):
         with st.container(width=340):
@@ -73,9 +73,9 @@ def people(data: Interactions) -> pd.DataFrame:
     tastes = demo_shop.tastes() if data.name == "demo_shop" else {}
     rows = []
     for number in list(chosen)[:SAMPLE]:
-        latest = [data.titles[item] or data.items[item] for item in histories[number][-LATEST:]]
+        latest = [data.titles[item] or data.items[item] for item in histories[number][::-1][:LATEST]]
         stated = ", ".join(demo_shop.TOPICS[topic] for topic in tastes.get(data.users[number], ()))
-        rows.append({"Person": data.users[number], "Stated taste": stated, "Items": len(histories[number]), "Latest": " → ".join(latest)})
+        rows.append({"Person": data.users[number], "Stated taste": stated, "Items": len(histories[number]), "Latest": " ← ".join(latest)})
     frame = pd.DataFrame(rows)
     return frame if tastes else frame.drop(columns="Stated taste")
 

@@ -93,7 +93,7 @@ def test_a_set_for_recommendations_shows_people_with_their_stated_taste_and_the_
     figures = at.main.dataframe[0].value.set_index("What")["How many"]
     assert figures["People"] == 400 and figures["Items that nobody has met"] == 12 and figures["Interactions"] == len(log.rows)
     people = at.main.dataframe[1].value
-    assert people["Stated taste"].str.len().min() > 0 and people["Latest"].str.contains(" → ").any()
+    assert people["Stated taste"].str.len().min() > 0 and people["Latest"].str.contains(" ← ").any()
 
 
 def test_every_set_says_what_it_is_for(desk):
