@@ -17,10 +17,21 @@ AGE_COLUMN = {
     "bundles": "made_at",
     "deliveries": "tried_at",
     "explanations": "noted_at",
+    "interactions": "noted_at",
+    "catalogue_items": "noted_at",
+    "recommend_folds": "noted_at",
+    "contests": "noted_at",
 }
 """The tables that may be pruned, and the column that says how old a row is. Runs, models and the audit are kept for good."""
-NEWEST_STAYS = {"source_checks": "source"}
-"""Tables whose newest row of each such thing is kept however old: the last look at a source says where the next one goes on."""
+NEWEST_STAYS = {
+    "source_checks": "source",
+    "interactions": "dataset, who, item, kind",
+    "catalogue_items": "dataset, item",
+    "recommend_folds": "version",
+    "contests": "version",
+}
+"""Tables whose newest row of each such thing is kept however old: the last look at a source says where the next one goes on, and a past
+that a person has, or took something out of, must not change because time went by."""
 
 
 def prune(store: Store, keep_days: Mapping[str, float]) -> dict[str, int]:
@@ -29,7 +40,7 @@ def prune(store: Store, keep_days: Mapping[str, float]) -> dict[str, int]:
     for table, days in keep_days.items():
         before = clock.to_store(clock.now() - dt.timedelta(days=days))
         age, of = AGE_COLUMN[table], NEWEST_STAYS.get(table)
-        kept = f"AND rowid NOT IN (SELECT arg_max(rowid, {age}) FROM {table} GROUP BY {of})" if of else ""
+        kept = f"AND rowid NOT IN (SELECT arg_max(rowid, {{'at': {age}, 'row': rowid}}) FROM {table} GROUP BY {of})" if of else ""
         with store.write() as tx:
             gone[table] = tx.execute(f"DELETE FROM {table} WHERE {age} < ? {kept}", [before])[0][0]
     return gone

@@ -15,6 +15,7 @@ from fmcore.data.interactions import Interactions
 from fmcore.recommend import events, folding, stock
 from fmcore.recommend.events import Event
 from fmcore.recommend.stock import ItemChange
+from fmcore.store import backup, retention
 from fmcore.store.store import Store
 
 SHOP = "toy"
@@ -330,3 +331,34 @@ def test_folding_is_bounded_and_leaves_the_rest_to_the_training(store, monkeypat
     monkeypatch.setattr(folding, "MOST_EVENTS", 3)
     say(store, *[Event(f"u{n}", "a", "click") for n in range(5)])
     assert folding.fold(store, "v1", SHOP, trained_up_to=0) == (3, 3) and folding.fold(store, "v1", SHOP, trained_up_to=0) == (3, 0)
+
+
+# ---------------------------------------------------------------- kept, and backed up
+
+
+def test_what_holds_of_a_past_and_of_a_catalogue_outlives_the_pruning_of_old_rows(store):
+    long_ago = NOW - dt.timedelta(days=900)
+    old = [Event("ada", "i1", "click", happened_at=long_ago), Event("ada", "i2", "click", happened_at=long_ago), Event("ada", "i2", "forget", happened_at=long_ago)]
+    note(store, *old, now=long_ago + dt.timedelta(days=1))
+    note(store, Event("ada", "i1", "click", happened_at=long_ago), now=long_ago + dt.timedelta(days=2))  # the same, known
+    note(store, Event("ada", "i1", "click"), Event("ada", "i2", "keep"), Event("ada", "i2", "forget"), now=NOW - dt.timedelta(days=500))
+    stock.change(store, SHOP, [ItemChange("a", "One"), ItemChange("a", "Two"), ItemChange("b", "B"), ItemChange("a", "Three")], known=())
+    folding.fold(store, "v1", SHOP, trained_up_to=0)
+    with store.write() as tx:
+        tx.execute("UPDATE catalogue_items SET noted_at = noted_at - INTERVAL 2 YEAR")
+        tx.execute("UPDATE recommend_folds SET noted_at = noted_at - INTERVAL 2 YEAR")
+    before = (past(store, base=["i9"]), off(store), stock.changed(store, SHOP)[1], folding.folded_up_to(store, "v1"), events.latest(store, SHOP))
+    tables = ("interactions", "catalogue_items", "recommend_folds", "contests")
+    assert retention.prune(store, dict.fromkeys(tables, 365)) == {"interactions": 2, "catalogue_items": 2, "recommend_folds": 0, "contests": 0}
+    after = (past(store, base=["i9"]), off(store), stock.changed(store, SHOP)[1], folding.folded_up_to(store, "v1"), events.latest(store, SHOP))
+    assert after == before and before[0] == ["i9", "i1"] and before[1] == {"i2"}
+
+
+def test_events_changes_and_folds_are_in_a_backup(store, tmp_path):
+    note(store, Event('a "b" 🦊', "🦊", "rate", 4.5), Event("ada", "i1", "click"))
+    stock.change(store, SHOP, [ItemChange("new", "New")], known=())
+    folding.fold(store, "v1", SHOP, trained_up_to=0)
+    restored = backup.restore(backup.backup(store), tmp_path / "new")
+    for table in ("interactions", "catalogue_items", "recommend_folds", "contests"):
+        assert restored.rows(f"SELECT * FROM {table} ORDER BY ALL") == store.rows(f"SELECT * FROM {table} ORDER BY ALL")
+    restored.close()
