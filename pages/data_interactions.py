@@ -47,7 +47,8 @@ def _figures(data: Interactions) -> None:
     lengths = np.bincount(data.rows["user"])
     rows = [
         ("People", len(data.users)), ("Items", len(data.items)), ("Items that nobody has met", len(data.items) - n_met),
-        ("Interactions", len(data.rows)), ("Items of a person (median)", int(np.median(lengths))), ("Test items", int((split.test >= 0).sum())),
+        ("Interactions", len(data.rows)), ("Items of a person (median)", int(np.median(lengths))),
+        ("Test items", int((split.test >= 0).sum())),
     ]  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="top", gap="medium"):
         with st.container(width=340):
