@@ -23,7 +23,7 @@ import pyarrow.csv
 
 from fmcore.data import catalogue, demo_shop, uploads
 from fmcore.data.catalogue import BadData
-from fmcore.data.interactions import MAX_ITEMS, MAX_USERS, Interactions, build
+from fmcore.data.interactions import MAX_ITEMS, MAX_USERS, Interactions, build, note
 
 MAX_ROWS = 20_000_000
 """More are refused. Reading costs about 100 bytes of memory a row at its peak and 2 microseconds (ISO times: 7)."""
@@ -147,8 +147,8 @@ def _read(path: Path, layout: _Layout) -> tuple[pd.DataFrame, list[str]]:
         ("user", columns[0], held.users), ("item", columns[1], held.items))}  # fmt: skip
     rows = pd.DataFrame({**coded, "at": columns[2]}) if "rating" not in layout.wanted else pd.DataFrame(
         {**coded, "at": columns[2], "rating": columns[3]})  # fmt: skip
-    notes = [f"{held.n_unfit:,} rows that do not fit the header left out."] if held.n_unfit else []
-    notes += [f"{held.n_unrated:,} rows without a rating that can be read: kept, as a meeting."] if held.n_unrated else []
+    notes = note(held.n_unfit, "with too few or too many cells")
+    notes += [f"Ratings that cannot be read: {held.n_unrated:,}; their rows are kept as meetings."] if held.n_unrated else []
     return rows, notes
 
 
@@ -270,8 +270,8 @@ def _header(path: Path, encoding: str) -> tuple[list[str], str, int]:
     """(names, delimiter, blank lines above them) of the first line with anything on it."""
     with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
         head = file.read(100_000)
-    n_above = len(head) - len(head.lstrip("\r\n"))
-    head = head.lstrip("\r\n")
+    above = head[: len(head) - len(head.lstrip("\r\n"))]
+    head = head[len(above) :]
     delimiter = uploads.delimiter_of(head)
     lines = io.StringIO(head, newline="")
     names = next(csv.reader(lines, delimiter=delimiter), [])
@@ -279,7 +279,7 @@ def _header(path: Path, encoding: str) -> tuple[list[str], str, int]:
         raise BadData("It is empty.", "Write a header user,item,timestamp and a row for each meeting.")
     if not lines.read().strip():
         raise BadData("It has a header and no rows.", "Each row needs a user, an item and a time.")
-    return names, delimiter, n_above
+    return names, delimiter, len(above.splitlines())
 
 
 # ---------------------------------------------------------------- data sets

@@ -160,9 +160,9 @@ def build(
     future = ~no_time & (at > latest)
     said = [
         *notes,
-        *_note(int(no_id.sum()), "without a usable user or item"),
-        *_note(int((no_time & ~no_id).sum()), "without a time that can be read"),
-        *_note(int((future & ~no_id).sum()), f"more than {AHEAD.days} day in the future"),
+        *note(int(no_id.sum()), "without a usable user or item"),
+        *note(int((no_time & ~no_id).sum()), "without a time that can be read"),
+        *note(int((future & ~no_id).sum()), f"more than {AHEAD.days} day in the future"),
     ]
     kept = np.flatnonzero(~(no_id | no_time | future))
     if not len(kept):
@@ -172,7 +172,7 @@ def build(
     item, known = _sorted(item[kept], known, also=listed, most=MAX_ITEMS, what="items")
     order = np.lexsort((at[kept], user))  # stable: rows of one moment keep the file's order
     repeated = pd.Series(user[order] * np.int64(len(known)) + item[order]).duplicated().to_numpy()
-    said += _note(int(repeated.sum()), "that repeat a meeting of the same user and item (the first one counts)")
+    said += note(int(repeated.sum()), "of a user and an item that had met before")
     order = order[~repeated]
     kept = kept[order]
     rating = rows["rating"].to_numpy(dtype=np.float32)[kept] if "rating" in rows else np.full(len(kept), np.nan, np.float32)
@@ -227,9 +227,10 @@ def _listed(items: pd.DataFrame | None, said: list[str]) -> Mapping[str, tuple[s
             n_twice += 1
         else:
             listed[written] = (text.clean(title, limit=MAX_TITLE_CHARS)[0].strip(), text.clean(body, limit=MAX_TEXT_CHARS)[0].strip())
-    said += [*_note(n_without, "of the catalogue without a usable item"), *_note(n_twice, "of the catalogue that list an item again")]
+    said += [*note(n_without, "of the catalogue without a usable item"), *note(n_twice, "of the catalogue for an item listed before")]
     return listed
 
 
-def _note(n: int, what: str) -> list[str]:
+def note(n: int, what: str) -> list[str]:
+    """[so many rows of that kind were left out], or nothing where there were none."""
     return [f"{n:,} row{'s' if n != 1 else ''} {what} left out."] if n else []

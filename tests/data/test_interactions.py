@@ -80,7 +80,7 @@ def test_the_last_items_of_movielens_are_those_of_the_file_where_moments_are_tie
 def test_a_pair_counts_once_at_its_first_meeting(written):
     data = written("user,item,timestamp,rating\na,x,30,1\na,y,20,2\na,x,10,3\na,x,10,4\n")
     assert meetings(data) == [("a", "x", 10), ("a", "y", 20)] and data.rows["rating"].tolist() == [3, 2]
-    assert any("2 rows that repeat" in note for note in data.notes)
+    assert "2 rows of a user and an item that had met before left out." in data.notes
 
 
 def test_ids_are_in_an_order_that_people_expect():
@@ -156,7 +156,7 @@ def test_milliseconds_order_rows_of_one_second(written):
 def test_a_row_without_a_rating_is_a_meeting_all_the_same(written):
     data = written("user,item,timestamp,rating\na,x,1,4.5\na,y,2,NaN\na,z,3,\na,w,4,inf\na,v,5,good\n")
     assert data.rows["rating"].fillna(-1).tolist() == [4.5, -1, -1, -1, -1] and data.rows["rating"].dtype == np.float32
-    assert any(note.startswith("4 rows without a rating") for note in data.notes)
+    assert data.notes == ("Ratings that cannot be read: 4; their rows are kept as meetings.",)
 
 
 def test_a_log_without_ratings_has_none(written):
@@ -180,7 +180,7 @@ def test_items_get_their_titles_and_those_that_nobody_met_are_there_too(written,
         "007": ("Bond", ""), "new": ("New 🎬", "two\nlines"), "unlisted": ("", ""), "x": ("The, X", "About"),
     }  # fmt: skip
     assert "1 row of the catalogue without a usable item left out." in data.notes
-    assert "1 row of the catalogue that list an item again left out." in data.notes
+    assert "1 row of the catalogue for an item listed before left out." in data.notes
 
 
 def test_a_catalogue_beside_the_log_is_taken_and_said_so(written, tmp_path):
@@ -211,16 +211,18 @@ GOOD = "user,item,timestamp\nä,x,1\nä,y,2\n"
         GOOD.replace(",", "\t").encode(), GOOD.replace("\n", "\r\n").encode(), b"\n\n" + GOOD.encode(), GOOD.rstrip().encode(),
         GOOD.replace("user,item,timestamp", "userId, Item_ID ,Date").encode(), GOOD.replace("\n", "\n\n").encode(),
         GOOD.replace("user,item,timestamp", '"user","item","timestamp"').encode(),
+        b"\xef\xbb\xbf\r\n\r\n\r\n" + GOOD.replace("\n", "\r\n").encode(),
         b"note,timestamp,item,user\n,1,x,\xc3\xa4\nsome,2,y,\xc3\xa4\n",
     ],
 )  # fmt: skip
 def test_the_ways_in_which_people_write_a_csv(written, content):
-    assert meetings(written(content)) == [("ä", "x", 1), ("ä", "y", 2)]
+    data = written(content)
+    assert meetings(data) == [("ä", "x", 1), ("ä", "y", 2)] and data.notes == ()
 
 
 def test_rows_that_do_not_fit_the_header_are_left_out_and_counted(written):
     data = written("user,item,timestamp\na,x,1\na,y\na,z,3,4,5\na,w,4\n")
-    assert [item for _, item, _ in meetings(data)] == ["x", "w"] and "2 rows that do not fit the header left out." in data.notes
+    assert [item for _, item, _ in meetings(data)] == ["x", "w"] and "2 rows with too few or too many cells left out." in data.notes
 
 
 @pytest.mark.parametrize(
