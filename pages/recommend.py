@@ -28,15 +28,29 @@ def page() -> None:
     if desk.registry.champion(RECOMMEND.name) is None:
         _no_version(desk)
         return
+    try:
+        with st.skeleton(height=420):  # the first visit after a start or a promotion loads the version
+            desk.recommend.shelf()
+    except FMError as error:
+        _refused(error)
+        return
     with ui.header("Recommend", recommend_live.facts(desk)):
         view = st.segmented_control(
             "View", list(VIEWS), key="recommend_view", default=next(iter(VIEWS)), required=True, bind="query-params",
             label_visibility="collapsed",
         )  # fmt: skip
-    warning = desk.recommend.info().get("warning")
-    if warning:
+    if warning := desk.recommend.info()["warning"]:
         st.warning(ui.esc(warning), icon=":material/warning:")
     importlib.import_module(f"pages.{VIEWS.get(view, 'recommend_live')}").draw(desk)
+
+
+def _refused(error: FMError) -> None:
+    """No version can be loaded: why, and where another one comes from."""
+    ui.header("Recommend", "No version answers")
+    ui.refusal(error)
+    with st.container(horizontal=True, gap="small"):
+        st.page_link("models.py", label="Open Models", icon=":material/deployed_code:")
+        st.page_link("training.py", label="Open Training", icon=":material/model_training:")
 
 
 @st.fragment(run_every=2.0)

@@ -42,6 +42,9 @@ def draw(desk: Any, learner: str) -> None:
         ui.refusal(error)
         return
     frame = beliefs.frame
+    if len(frame) < 2:
+        st.markdown("This version has one group of items only, so there is nothing to choose between: the list is the model's own.")
+        return
     n_shown, n_liked = int(frame["n_shown"].sum()), int(frame["n_liked"].sum())
     st.markdown(
         f":small[**{n_shown:,}** shown, **{n_liked:,}** liked, over {len(frame)} groups and everybody who used it here. {moved(frame)}]"
@@ -153,7 +156,7 @@ def trails(frame: pd.DataFrame) -> go.Figure:
     top = max((100 * mean for trail in frame["trail"] for _, mean in trail), default=1.0)
     _names_at_the_end(fig, ends, len(order), top=top)
     ui.desk(fig, 27 * len(frame) + 52, hovermode="closest", showlegend=False, margin={"l": 8, "r": 190, "t": 8, "b": 8, "pad": 4})
-    fig.update_xaxes(title_text="events", range=[0, max(2, len(order)) * 1.01], nticks=6)
+    fig.update_xaxes(title_text="lists and likes, in their order", range=[0, max(2, len(order)) * 1.01], nticks=6)
     fig.update_yaxes(ticksuffix=" %", nticks=5, rangemode="tozero")
     return fig
 

@@ -36,6 +36,8 @@ SHOP_EXAMPLES = (
 )
 STEPS = 10
 """Steps of the strip that are drawn: the last ones."""
+MARGIN = {"l": 56, "r": 280, "t": 12, "b": 8, "pad": 4}
+"""Of both figures, so that a step stands under itself."""
 RANKS = 8
 """Places of each list that the strip draws."""
 
@@ -136,7 +138,7 @@ def walk(ask: Any, answer: Any, past: Sequence[Any]) -> None:
         ui.show(strip(steps, names), "recommend-walk", in_words(steps, names))
         if steps[-1].weights:
             ui.show(weights(steps), "recommend-weights", weights_in_words(steps))
-            ui.note(weights_in_words(steps))
+            ui.note("How much of the list the sentence decides, and how much the past: the more you met, the less it says.")
 
 
 def _with_step(ask: Any, answer: Any, past: Sequence[Any]) -> list[Step]:
@@ -151,7 +153,7 @@ def _with_step(ask: Any, answer: Any, past: Sequence[Any]) -> list[Step]:
 
 def _label(who: str, steps: Sequence[Step], past: Sequence[Any]) -> str:
     if not past:
-        return "your sentence" if sentence_of(who) else "nothing yet"
+        return "your sentence" if sentence_of(who) else "no past"
     if steps and steps[-1].n_history == len(past):
         return "another list"
     return ui.short(past[0].title, 24)
@@ -188,10 +190,9 @@ def strip(steps: Sequence[Step], names: Mapping[str, str]) -> go.Figure:
                 x=len(steps) - 1, y=last.index(item) + 1, text=words, xanchor="left", xshift=12, showarrow=False,
                 font={"size": 12, "color": t["accent"] if fresh else t["muted"]},
             )  # fmt: skip
-    ui.desk(fig, 30 * RANKS + 60, hovermode="closest", showlegend=False, margin={"l": 8, "r": 270, "t": 12, "b": 8, "pad": 4})
-    labels = [figures.chart_text(step.label) for step in steps]
-    fig.update_xaxes(tickvals=list(range(len(steps))), ticktext=labels, range=[-0.15, len(steps) - 0.9])
-    fig.update_yaxes(autorange="reversed", tickvals=list(range(1, RANKS + 1)), showgrid=False, title_text="place")
+    ui.desk(fig, 30 * RANKS + 60, hovermode="closest", showlegend=False, margin=MARGIN)
+    _steps_below(fig, steps)
+    fig.update_yaxes(autorange="reversed", tickvals=list(range(1, RANKS + 1)), showgrid=False, title_text="place", automargin=False)
     return fig
 
 
@@ -205,17 +206,28 @@ def weights(steps: Sequence[Step]) -> go.Figure:
     """The share of each part of the mixture over the steps, stacked to 100 %."""
     t = ui.tokens()
     fig = go.Figure()
-    for place, name in enumerate(steps[-1].weights):
+    base = 0.0
+    for name, color in zip(steps[-1].weights, (t["accent"], ui.rgba(t["flat"], 0.55)), strict=True):
         values = [100 * step.weights.get(name, 0.0) for step in steps]
         fig.add_bar(
-            x=list(range(len(steps))), y=values, marker={"color": t["cat"][place % len(t["cat"])], "line_width": 0}, width=0.5,
-            name=figures.chart_text(name), hovertemplate=f"{figures.chart_text(name)}: <b>%{{y:.0f}} %</b><extra></extra>",
+            x=list(range(len(steps))), y=values, marker={"color": color, "line_width": 0}, width=0.12,
+            hovertemplate=f"{name}: <b>%{{y:.0f}} %</b><extra></extra>",
         )  # fmt: skip
-    ui.desk(fig, "small", barmode="stack", hovermode="closest", margin={"l": 8, "r": 270, "t": 28, "b": 8, "pad": 4})
-    labels = [figures.chart_text(step.label) for step in steps]
-    fig.update_xaxes(tickvals=list(range(len(steps))), ticktext=labels, range=[-0.3, len(steps) - 0.7])
-    fig.update_yaxes(range=[0, 100], tickvals=[0, 50, 100], ticktext=["0%", "50%", "100%"])
+        words = f"{name} {figures.probability(steps[-1].weights[name])}"
+        fig.add_annotation(
+            x=len(steps) - 1, y=base + values[-1] / 2, text=words, xanchor="left", xshift=34, showarrow=False, font={"size": 12}
+        )
+        base += values[-1]
+    ui.desk(fig, 150, barmode="stack", hovermode="closest", showlegend=False, margin=MARGIN)
+    _steps_below(fig, steps)
+    fig.update_yaxes(range=[0, 100], tickvals=[0, 50, 100], ticktext=["0%", "50%", "100%"], automargin=False)
     return fig
+
+
+def _steps_below(fig: go.Figure, steps: Sequence[Step]) -> None:
+    """The same axis under both figures: what each step was."""
+    labels = [figures.chart_text(step.label) for step in steps]
+    fig.update_xaxes(tickvals=list(range(len(steps))), ticktext=labels, range=[-0.2, len(steps) - 0.9])
 
 
 def weights_in_words(steps: Sequence[Step]) -> str:

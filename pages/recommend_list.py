@@ -10,6 +10,7 @@ from typing import Any
 
 import streamlit as st
 
+from fmcore.recommend.current import POPULARITY
 from fmcore.recommend.recommender import REASONS_FROM
 from pages import figures, ui
 
@@ -18,7 +19,7 @@ BAR = 10
 SIDE = 190
 """Pixels of a row's right side: its buttons, and the bar under them."""
 TRACK = "rgba(128,138,152,.35)"
-TEXT_CHARS = 100
+TEXT_CHARS = 78
 NEW = "new"
 
 ACTIONS = (("click", "Open"), ("like", "Like"), ("skip", "Skip"))
@@ -77,27 +78,25 @@ def bar(share: float | None, score: float) -> str:
     return f":small[:blue[{'━' * n}]{rest} :gray[{words}]]"
 
 
-def because(found: Any, *, n_history: int, fallback: bool, sentence: bool) -> str:
+def because(found: Any, answer: Any, *, sentence: bool) -> str:
     """Why an item is on the list, in one line of markdown. A cause is named only where the score was measured to fall without it."""
     if found.because is not None:
-        title = ui.esc(ui.short(found.because.title, 60))
-        return f"because you met **{title}** :gray[· without it the score {_fall(found.score, found.because.drop)}]"
-    if fallback:
+        title = ui.esc(ui.short(found.because.title, 44))
+        return f"because you met **{title}** :gray[·\u00a0{carries(found.score, found.because.drop)}]"
+    if answer.fallback or answer.model == POPULARITY:
         return ":gray[because many people met it]"
-    if not n_history:
-        return ":gray[from your sentence]" if sentence else ":gray[no past yet: nothing to name as a cause]"
-    looked = f"any of your last {REASONS_FROM} items" if n_history > REASONS_FROM else "any single item of your past"
-    return f":gray[no single cause: without {looked} the score does not fall]"
+    if not answer.n_history:
+        return ":gray[because of your sentence]" if sentence else ":gray[no past yet: nothing to name as a cause]"
+    looked = f"the last {REASONS_FROM} items" if answer.n_history > REASONS_FROM else "your past"
+    return f":gray[no single cause: the score does not fall without any one of {looked}]"
 
 
-def _fall(score: float, drop: float) -> str:
-    """A measured fall in plain words: as a share of the score where the score is above zero, else in points."""
+def carries(score: float, drop: float) -> str:
+    """How much of a score hangs on its cause, as measured without it: a share where the score is above zero, else points."""
     if score <= 0:
-        return f"falls by {drop:.2f} points"
+        return f"carries\u00a0{drop:.2f}\u00a0points"
     share = drop / score
-    if share >= 0.995:
-        return "falls to nothing"
-    return f"falls by {100 * share:.0f}\u00a0%" if share >= 0.01 else f"falls by {100 * share:.1g}\u00a0%"
+    return "carries\u00a0all\u00a0of\u00a0it" if share >= 0.995 else f"carries\u00a0{figures.probability(share)}"
 
 
 def rows(
@@ -132,7 +131,7 @@ def _told(answer: Any, found: Any, move: int | str | None, sentence: bool, group
     """Title with its marks, text, and why it is there: three lines of one element, so that a row has few parts to draw anew."""
     group = ui.chip(ui.short(groups[found.item], 30)) if groups and groups.get(found.item) else ""
     title = " ".join(part for part in (f"**{ui.esc(ui.short(found.title, 90))}**", move_chip(move), group) if part)
-    reason = because(found, n_history=answer.n_history, fallback=bool(answer.fallback), sentence=sentence)
+    reason = because(found, answer, sentence=sentence)
     text = f":small[:gray[{ui.esc(ui.short(found.text, TEXT_CHARS))}]]" if found.text and found.text != found.title else ""
     return "  \n".join(line for line in (title, text, f":small[{reason}]") if line)
 

@@ -7,7 +7,7 @@ sentence and an invented name stay in the visitor's session and in the store.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -60,7 +60,10 @@ def _bar(desk: Any, shelf: Any) -> str:
     names = desk.recommend.users(limit=MOST_NAMES)
     if "recommend_who" not in st.session_state:
         asked = st.query_params.get("who", "")
-        st.session_state["recommend_who"] = asked if asked in shelf.users else (names[0] if names else None)
+        st.session_state["recommend_who"] = asked if asked in shelf.users else next(iter(shelf.users), None)
+    chosen = st.session_state["recommend_who"]
+    if chosen and chosen not in names:
+        names = [chosen, *names]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         who = st.selectbox(
             "Person", names, key="recommend_who", accept_new_options=True, placeholder="Pick or type a name", on_change=_other_person,
@@ -206,6 +209,10 @@ def _list(desk: Any, shelf: Any, ask: Ask, answer: Answer) -> None:
         answer, key="rec", before=seen.get("before"), sentence=bool(ask.sentence), act=_act, why=_why,
         groups=recommend_bandit.group_names(desk, [found.item for found in answer.items]) if ask.learner else None,
     )  # fmt: skip
+    ui.note(
+        "Bar: score against the top one. Carries: how much of the score goes when that item is taken out of your past, measured for each "
+        f"row. {_fresh(desk, shelf, answer)}."
+    )
 
 
 def _notes(answer: Answer) -> None:
@@ -224,7 +231,7 @@ def _how(shelf: Any, ask: Ask, answer: Answer) -> str:
     """Who answered, how fast, on how much."""
     n = answer.n_history
     on = f"on {n:,} item{'' if n == 1 else 's'} of the past" if n else "on your sentence" if ask.sentence else "without a past"
-    return f"answered in {_ms(answer.ms)} by {ui.esc(_title(shelf, answer.model))}, {on} · version {ui.esc(answer.version)}"
+    return f"answered in {_ms(answer.ms)} by {ui.esc(_title(shelf, answer.model))}, {on}"
 
 
 def _ms(ms: float) -> str:
@@ -244,7 +251,7 @@ def _what_happened() -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         words = f"After {DID[kind]} **{ui.esc(ui.short(title, 60))}**: {ui.esc(changed) or 'nothing to compare with yet'}."
         st.markdown(f":small[:material/update: {words}]", width="content")
-        if kind == "forget":
+        if kind in ("forget", "skip"):
             st.button(
                 "Put it back", key="recommend_undo", type="tertiary", icon=":material/undo:", on_click=_act, args=("keep", item, title)
             )
@@ -388,23 +395,25 @@ def frontier(frame: Any, chosen: float) -> tuple[go.Figure, str]:
 
 
 def facts(desk: Any) -> str:
-    """The line under the page's title: version, data, quality, freshness. Markdown."""
-    info: Mapping[str, Any] = desk.recommend.info()
-    name = info["version"]
+    """The line under the page's title: version, data, quality. Markdown."""
+    name = desk.recommend.info()["version"] or ""
     version = next((v for v in desk.registry.versions("recommend") if v.version == name), None)
     if version is None:
-        return ui.esc(name or "")
-    told = version.metrics
-    data = f"data set {ui.esc(version.dataset)}" + (" (synthetic)" if told.get("synthetic") else "")
-    trained = f"trained {clock.ago(version.created_at)}" + (
-        f" on {told['n_interactions']:,} interactions" if "n_interactions" in told else ""
-    )
-    folded = next((run for run in desk.runs.history(job="fold_in", limit=5) if run.state == "succeeded"), None)
+        return ui.esc(name)
+    synthetic = " (synthetic)" if version.metrics.get("synthetic") else ""
+    hit = f"next item among ten: {figures.full(figures.at(version.metrics, 'hr'))}"
+    return " · ".join([f"{'Live' if version.stage == 'champion' else 'Serving'}: {ui.esc(name)}", ui.esc(version.dataset) + synthetic, hit])
+
+
+def _fresh(desk: Any, shelf: Any, answer: Answer) -> str:
+    """How new what answered is, and on how much it was made. Markdown."""
+    n = shelf.facts.get("n_interactions")
+    version = desk.registry.get("recommend", answer.version)
     parts = [
-        f"{'Live' if version.stage == 'champion' else 'Serving'}: {ui.esc(name)}",
-        data,
-        f"next item among ten for {figures.full(figures.at(told, 'hr'))} of people",
-        trained,
-        f"later ones counted {clock.ago(folded.finished_at)}" if folded else "",
+        f"Version {ui.esc(answer.version)}, trained {clock.ago(version.created_at)}"
+        + (f" on {n:,} interactions of {len(shelf.users):,} people" if n else "")
     ]
-    return " · ".join(part for part in parts if part)
+    folded = next((run for run in desk.runs.history(job="fold_in", limit=5) if run.state == "succeeded"), None)
+    if folded is not None:
+        parts.append(f"later ones counted {clock.ago(folded.finished_at)}")
+    return "; ".join(parts)
