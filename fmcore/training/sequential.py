@@ -1,4 +1,4 @@
-"""Recipe `sequential`: a causal transformer that foretells the next item of a history (SASRec, Kang and McAuley 2018).
+"""Recipe `sequential`: a causal transformer that foretells the next item of a history (SASRec, Kang and McAuley 2018, as it grew since).
 
 Item embeddings are tied: what an item is as a past is what it is as an answer. The loss is the softmax over the whole catalogue (Klenitskiy
 and Vasilev 2023: this, not the architecture, is what SASRec lacked), or gBCE with many negatives where the catalogue is too large for that
@@ -30,6 +30,8 @@ FULL_SOFTMAX = 40_000
 """Items up to which the loss is the softmax over all of them; beyond, its cost outgrows what it gains over many negatives."""
 CACHED = 2**20
 """Scores that stand in memory at once where the loss is over the whole catalogue: about what a processor's cache holds (measured)."""
+WIDER = 4
+"""How many times wider than the model the middle of a block is."""
 LEAST_SHARE = 1e-37
 """A probability below this would have no logarithm in float32."""
 
@@ -177,7 +179,7 @@ class Windows:
         source = (spans[:, :1] + np.arange(there.shape[1]))[there]
         ids = np.zeros(there.shape, dtype=np.int64)
         ids[there] = self._items[source]
-        found = {"ids": ids, "lengths": lengths, "places": np.flatnonzero(there), "targets": self._items[source + 1]}
+        found = {"ids": ids, "places": np.flatnonzero(there), "targets": self._items[source + 1]}
         return {name: torch.from_numpy(value) for name, value in found.items()}
 
     def digest(self) -> str:
@@ -186,13 +188,15 @@ class Windows:
 
 
 def network(n_items: int, params: Sequencing) -> nn.Module:
-    """The untrained transformer: forward(ids int64 (n, t), lengths (n,)) -> float (n, t, width), what the next item should be like.
+    """The untrained transformer: forward(ids int64 (n, t)) -> float (n, t, width), what the next item should be like.
 
-    Pre-norm blocks; a place is told by how far it is from the end, so that the latest item is always the same place.
+    latest=True gives only the last place's, (n, 1, width), for less. Blocks are gated residual ones (LiGR, Borisyuk et al. 2025, as
+    in eSASRec, Tikhonovich et al. 2025), and order enters as a learnt bias a distance back (Raffel et al. 2020) in the place of SASRec's
+    positions: on validation both gained over SASRec's own (docs/recommendations.md).
     """
     import torch
     from torch import nn
-    from torch.nn.functional import scaled_dot_product_attention
+    from torch.nn.functional import silu
 
     width, heads = params.width, params.heads
 
@@ -200,31 +204,41 @@ def network(n_items: int, params: Sequencing) -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-            self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+            self.q, self.kv, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+            self.wide, self.narrow = nn.Linear(width, 2 * WIDER * width), nn.Linear(WIDER * width, width)
+            self.gate_1, self.gate_2 = nn.Linear(width, width), nn.Linear(width, width)
+            self.back = nn.Parameter(torch.zeros(heads, params.window))
             self.dropout = nn.Dropout(params.dropout)
 
-        def forward(self, x: Tensor) -> Tensor:
-            n, t, _ = x.shape
-            q, k, v = self.qkv(self.norm_1(x)).view(n, t, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
-            seen = scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + self.dropout(self.out(seen.transpose(1, 2).reshape(n, t, width)))
-            return x + self.dropout(self.narrow(nn.functional.gelu(self.wide(self.norm_2(x)))))
+        def forward(self, x: Tensor, *, latest: bool) -> Tensor:
+            x = self.attended(self.norm_1(x), x[:, -1:] if latest else x)
+            up, gate = self.wide(self.norm_2(x)).chunk(2, -1)
+            found = self.dropout(self.narrow(self.dropout(silu(gate) * up)))
+            return x + torch.sigmoid(self.gate_2(x)) * found
+
+        def attended(self, seen: Tensor, x: Tensor) -> Tensor:
+            n, t, asking = *seen.shape[:2], x.shape[1]
+            q = self.q(seen[:, t - asking :]).view(n, asking, heads, width // heads).transpose(1, 2)
+            k, v = self.kv(seen).view(n, t, 2, heads, width // heads).permute(2, 0, 3, 1, 4)
+            places = torch.arange(t, device=x.device)
+            distance = places[t - asking :, None] - places
+            bias = self.back[:, distance.clamp(min=0)].masked_fill(distance < 0, -torch.inf)
+            shares = (q @ k.transpose(-1, -2) * (width // heads) ** -0.5 + bias).softmax(-1)
+            found = self.dropout(self.out((shares @ v).transpose(1, 2).reshape(n, asking, width)))
+            return x + torch.sigmoid(self.gate_1(x)) * found
 
     class Transformer(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.items, self.places = nn.Embedding(n_items, width), nn.Embedding(params.window, width)
+            self.items = nn.Embedding(n_items, width)
             self.dropout, self.norm = nn.Dropout(params.dropout), nn.LayerNorm(width)
             self.blocks = nn.ModuleList(Block() for _ in range(params.layers))
-            for table in (self.items, self.places):
-                nn.init.normal_(table.weight, std=0.02)
+            nn.init.normal_(self.items.weight, std=0.02)
 
-        def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-            back = (lengths[:, None] - 1 - torch.arange(ids.shape[1], device=ids.device)).clamp(min=0)
-            x = self.dropout(self.items(ids) * width**0.5 + self.places(back))
-            for block in self.blocks:
-                x = block(x)
+        def forward(self, ids: Tensor, latest: bool = False) -> Tensor:
+            x = self.dropout(self.items(ids) * width**0.5)
+            for number, block in enumerate(self.blocks, start=1):
+                x = block(x, latest=latest and number == params.layers)
             return self.norm(x)
 
     return Transformer()
@@ -235,7 +249,7 @@ def _loss(model: nn.Module, n_items: int, params: Sequencing, *, mean_length: fl
     kind = params.how(n_items)
 
     def loss(batch: dict[str, Tensor]) -> Tensor:
-        states = model(batch["ids"], batch["lengths"]).flatten(0, 1)[batch["places"]]
+        states = model(batch["ids"]).flatten(0, 1)[batch["places"]]
         if kind == "softmax":
             total = softmax_loss(states, model.items.weight, batch["targets"])
         else:
@@ -327,8 +341,7 @@ class Exam:
         for start in range(0, len(self._rows), batch):
             rows = self._rows[start : start + batch]
             ids, lengths = padded([past[-self._window :] for past, _ in rows])
-            states = self._model(ids.to(device), lengths.to(device))
-            last = states[torch.arange(len(rows), device=device), lengths.to(device) - 1]
+            last = self._model(ids.to(device))[torch.arange(len(rows), device=device), lengths.to(device) - 1]
             scores = (last @ self._model.items.weight.T).float()
             wanted = torch.tensor([item for _, item in rows], device=device)
             mine = scores.gather(1, wanted[:, None])
