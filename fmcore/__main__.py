@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -245,15 +244,12 @@ def recommend(
 
     Full ranking over the items of train, those that a person has met left out; a person's first test row by time counts.
     """
-    import psutil
-
     from fmcore.data import interaction_files
     from fmcore.recommend import contestants
     from fmcore.recommend.measure import Budget
 
     with _in_words(), tqdm(total=100, unit="%", bar_format="{l_bar}{bar}| {elapsed}", file=sys.stderr, disable=None) as bar:
-        began = time.monotonic() - (time.time() - psutil.Process().create_time())  # the interpreter's own start counts too
-        budget, report = Budget(minutes, began=began), BarReport(bar)
+        budget, report = Budget(minutes), BarReport(bar)
         train = interaction_files.load(train_path, items_path=items_path)
         test = interaction_files.load(test_path)
         found = contestants.compare(train, test, k=k, name=model, budget=budget, seed=seed, report=report)

@@ -37,7 +37,7 @@ CHAMPION = "champion"
 class Params(BaseModel, extra="forbid"):
     dataset: str = Field("", title="Data set (empty: the present version's)", max_length=1000, description="A data set of the catalogue, or the path of a CSV file with the columns user,item,timestamp; empty: what the present version learnt from, or the demo shop.")  # noqa: E501  # fmt: skip
     models: str = Field("auto", max_length=300, description="Models to put side by side, with commas between them; popularity is always one. auto: all that fit the log, the time and the memory. champion: those of the present version, with its minutes.")  # noqa: E501  # fmt: skip
-    minutes: float = Field(2.0, title="Minutes (0: no limit)", ge=0, le=900, allow_inf_nan=False, description="Time for all models together. Those solved in one step come first, the sequence model trains in what is left; 0 lets it train until validation stops gaining.")  # noqa: E501  # fmt: skip
+    minutes: float = Field(10.0, title="Minutes (0: no limit)", ge=0, le=900, allow_inf_nan=False, description="Time for all models together. Those solved in one step come first, the sequence model trains in what is left; 0 lets it train until validation stops gaining.")  # noqa: E501  # fmt: skip
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random choice.")
     promote: Literal["gate", "always", "never"] = Field("gate", description="gate: serve the version if it is better on the same held-out items, or no worse and learnt from newer ones. always or never: whatever the gate says.")  # noqa: E501  # fmt: skip
     reason: str = Field("", max_length=500, description="Why this run: kept with the promotion.")

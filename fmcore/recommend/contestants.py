@@ -17,6 +17,7 @@ from fmcore.data.interactions import Interactions
 from fmcore.nouns import FMError, Report
 from fmcore.recommend import measure, offers
 from fmcore.recommend.counting import Blend, Popularity
+from fmcore.recommend.hybrid import Hybrid
 from fmcore.recommend.measure import Answered, Budget, Part, answered
 from fmcore.recommend.offers import MODELS
 from fmcore.recommend.recommender import History, Items, Recommender
@@ -24,7 +25,7 @@ from fmcore.recommend.recommender import History, Items, Recommender
 JUDGED = 5_000
 """People whose held-back item decides between models at most."""
 MARGIN = 0.9
-"""Of the minutes: what is planned with, so that the command ends in time where the last step is slower than the first ones were."""
+"""Of the minutes: what is planned with. The rest is for the interpreter's start, and a last step slower than the first ones were."""
 SLOWER = 1.4
 """A step takes at most so much longer than the like step before it."""
 
@@ -48,13 +49,17 @@ class Exam:
 
 @dataclass(frozen=True, eq=False)
 class Tried:
-    """A model that was fitted without the held-back items: its NDCG@10 on them, and the seconds of the fit and of measuring."""
+    """A model that was fitted without the held-back items: its NDCG@10 on them, the seconds of fitting it again and of a person's answer.
+
+    members: what a hybrid is made of.
+    """
 
     name: str
     model: Recommender
     ndcg: float
-    fit_s: float
-    measure_s: float
+    again_s: float
+    answer_s: float
+    members: tuple[Tried, ...] = ()
 
 
 def exam(train: Interactions, test: Interactions) -> Exam:
@@ -76,17 +81,19 @@ def compare(train: Interactions, test: Interactions, *, k: int, name: str, budge
     Settings and the choice see nothing of the test. The chosen model is fitted again on all of train, then popularity and as many of the
     others as time allows stand beside it. Raises UnknownRecommender and NothingToMeasure.
     """
-    names = sorted((one for one in offers.ordered([name]) if name in (one, offers.AUTO)), key=_turn)
+    needs_all = name in (offers.AUTO, Hybrid.name)
+    names = sorted((one for one in offers.ordered([offers.AUTO if needs_all else name]) if needs_all or one == name), key=_turn)
     asked = exam(train, test)
     field = _Field(train, asked, k=k, seed=seed, budget=budget, report=report)
     tried = field.try_all(names)
-    if not tried:
+    standing = [one for one in tried if name in (one.name, offers.AUTO)]
+    if not standing:
         raise NothingToMeasure(field.left_out[name], "Give it more --minutes, or choose another --model.")
-    best = max(tried, key=lambda one: one.ndcg)
+    best = max(standing, key=lambda one: one.ndcg)
     final = field.finished(best)
     figures, baselines = field.figures(final), {Popularity.name: field.figures(field.popularity)}
     for other in tried:
-        if other is not best and other.name not in (*baselines, *offers.TRAINED) and field.has_time(other):
+        if other is not best and other.name not in (*baselines, *offers.TRAINED, Hybrid.name) and field.has_time(other):
             baselines[other.name] = field.figures(field.finished(other))
     return {
         "model": best.name, **figures, "n_users": len(asked.targets), "seconds": round(budget.spent_s, 1), "baselines": baselines,
@@ -97,7 +104,7 @@ def compare(train: Interactions, test: Interactions, *, k: int, name: str, budge
 
 def _turn(name: str) -> tuple[bool, bool, bool]:
     """Popularity at once, then the closed form that promises most, the other ones, and in what time is left those that take it all."""
-    return name in offers.TRAINED, name != Popularity.name, name != Blend.name
+    return name in (*offers.TRAINED, Hybrid.name), name != Popularity.name, name not in (Blend.name, *offers.TRAINED)
 
 
 class _Field:
@@ -113,6 +120,7 @@ class _Field:
         self.standin = Popularity().fit(self.shorter, self.items)
         self.shape = offers.shape(self.items, self.histories)
         self.left_out: dict[str, str] = {}
+        self.again: dict[str, Recommender] = {Popularity.name: self.popularity}
 
     def try_all(self, names: Sequence[str]) -> list[Tried]:
         """Each model that fits into time and memory, fitted without the held-back items and measured on them."""
@@ -126,7 +134,7 @@ class _Field:
                 why = offers.refusal(name, self.shape, left_s=twice, free_bytes=offers.free_bytes())
             if not why:
                 try:
-                    tried.append(self._try(name, free_s, part))
+                    tried.append(self._try_hybrid(tried, part) if name == Hybrid.name else self._try(name, free_s, part))
                     continue
                 except FMError as error:
                     why = error.message
@@ -143,14 +151,39 @@ class _Field:
         fit_s = time.monotonic() - began
         rows, targets = [self.shorter[place] for place in self.judged], self.held[self.judged]
         found = answered(model, rows, targets, standin=self.standin, report=Part(report, 0.8, 1.0), k=measure.K)
-        return Tried(name, model, measure.ndcg(found.ranks), fit_s, time.monotonic() - began - fit_s)
+        return Tried(name, model, measure.ndcg(found.ranks), offers.again_s(model, fit_s), self._each(began + fit_s))
+
+    def _try_hybrid(self, tried: Sequence[Tried], report: Report) -> Tried:
+        """The models tried so far as one, each half of the people judged by weights that the other half taught."""
+        chosen = offers.members([one.name for one in tried])
+        parts = tuple(one for one in tried if one.name in chosen)
+
+        def learnt(held: np.ndarray) -> Hybrid:
+            return Hybrid([one.model for one in parts]).learn(self.shorter, held, seed=self.seed)
+
+        began = time.monotonic()
+        ranks = measure.crossed(learnt, self.shorter, self.held, self.judged, standin=self.standin, report=report)
+        answer_s, model = self._each(began), learnt(self.held)
+        needed = set(model.weights().query("weight > 0")["member"])
+        parts = tuple(one for one in parts if one.name in needed)
+        return Tried(Hybrid.name, model, measure.ndcg(ranks), sum(one.again_s for one in parts), answer_s, parts)
+
+    def _each(self, began: float) -> float:
+        return (time.monotonic() - began) / max(1, len(self.judged))
 
     def finished(self, one: Tried) -> Recommender:
         """The model fitted again on all of train, with what was chosen; as it is where that would take too long."""
+        if one.name in self.again:
+            return self.again[one.name]
         if not self.has_time(one):
             return one.model
         part = Part(self.report, 0.7, 0.9, "fitted on all of train")
-        return offers.again(one.model, checkpoint=None).fit(self.histories, self.items, report=part)
+        if one.members:
+            model = one.model.over([*one.model.members, *(self.finished(member) for member in one.members)])
+        else:
+            model = offers.again(one.model, checkpoint=None).fit(self.histories, self.items, report=part)
+        self.again[one.name] = model
+        return model
 
     def figures(self, model: Recommender) -> dict[str, Any]:
         """A model's figures on the test. An item that train does not have is a miss."""
@@ -168,8 +201,7 @@ class _Field:
         return self._left_s() > self._finish_s(one)
 
     def _finish_s(self, one: Tried) -> float:
-        per_person = one.measure_s / max(1, len(self.judged))
-        return SLOWER * (offers.again_s(one.model, one.fit_s) + per_person * len(self.asked.targets)) + 2
+        return SLOWER * (one.again_s + one.answer_s * len(self.asked.targets)) + 2
 
     def _left_s(self) -> float:
         return self.budget.left_s - (1 - MARGIN) * self.budget.seconds if np.isfinite(self.budget.seconds) else float("inf")

@@ -7,7 +7,7 @@ time a comparison may take. A past of which a model knows nothing is answered by
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,10 +50,10 @@ class Part:
 
 
 class Budget:
-    """Seconds on the wall that a comparison may take, counted from `began` (time.monotonic); minutes 0: as many as it needs."""
+    """Seconds on the wall that something may take, counted from now; minutes 0: as many as it needs."""
 
-    def __init__(self, minutes: float, *, began: float | None = None):
-        self.began = time.monotonic() if began is None else began
+    def __init__(self, minutes: float):
+        self.began = time.monotonic()
         self.seconds = minutes * 60.0 if minutes > 0 else float("inf")
 
     @property
@@ -86,6 +86,25 @@ def answered(
         step, start = max(1, min(256, SCORES_AT_ONCE // max(1, scores.shape[1]))), end
         report.progress(end / len(targets), f"{end:,} of {len(targets):,} people measured")
     return Answered(ranks, shown, n_fallback)
+
+
+def crossed(
+    learn: Callable[[np.ndarray], Recommender], histories: Sequence[History], held: np.ndarray, places: np.ndarray, *,
+    standin: Recommender, report: Report,
+) -> np.ndarray:  # fmt: skip
+    """int64 (len(places),) ranks of held items by a model that learns from held items: each half of the people by what the other taught.
+
+    learn: held items with -1 where they must not be looked at -> a model.
+    """
+    found = np.zeros(len(places), dtype=np.int64)
+    for half in (0, 1):
+        mine = np.flatnonzero(np.arange(len(places)) % 2 == half)
+        others = np.array(held)
+        others[places[mine]] = -1
+        rows, targets = [histories[place] for place in places[mine]], np.asarray(held)[places[mine]]
+        part = Part(report, half / 2, half / 2 + 0.5)
+        found[mine] = answered(learn(others), rows, targets, standin=standin, report=part).ranks
+    return found
 
 
 def people(targets: np.ndarray, *, seed: int, most: int = MEASURED) -> np.ndarray:

@@ -6,18 +6,23 @@ rough, measured on two cores, and lean high: a model left out with a sentence is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fmcore.nouns import FMError
-from fmcore.recommend.counting import Blend, Ease, ItemKNN, Popularity, Transitions
+from fmcore.recommend.counting import Blend, Ease, ItemKNN, NextItem, Popularity, Transitions
+from fmcore.recommend.factors import Als
+from fmcore.recommend.hybrid import Hybrid
 from fmcore.recommend.recommender import History, Items, Recommender
 from fmcore.recommend.sequence import Sequence as SequenceModel
+from fmcore.recommend.text_items import TextItems
 
-MODELS: dict[str, type[Recommender]] = {model.name: model for model in (Popularity, Transitions, ItemKNN, Ease, Blend, SequenceModel)}
+MODELS: dict[str, type[Recommender]] = {
+    model.name: model for model in (Popularity, Transitions, ItemKNN, Als, Ease, NextItem, Blend, TextItems, SequenceModel, Hybrid)
+}
 TRAINED = (SequenceModel.name,)
 """Models that learn step by step and take what time there is; the others are solved in a time that their log sets."""
 AUTO = "auto"
@@ -47,21 +52,30 @@ class Cost:
 
 
 def _transitions(s: Shape) -> Cost:
-    return Cost(0.5 + s.n_rows * 3e-6, s.n_rows * 200 + min(s.n_pairs, s.n_items * s.n_items) * 12)
+    return Cost(0.5 + s.n_rows * 1e-6, s.n_rows * 200 + min(s.n_pairs, s.n_items * s.n_items) * 12)
 
 
 def _neighbours(s: Shape) -> Cost:
-    return Cost(0.5 + s.n_pairs * 1e-8 + s.n_items * s.n_items * 4e-7, s.n_items * 4096 + s.n_rows * 32 + 5e8)
+    return Cost(0.5 + s.n_pairs * 2e-9 + s.n_items * s.n_items * 2e-7, s.n_items * 4096 + s.n_rows * 32 + 5e8)
 
 
 def _ease(s: Shape) -> Cost:
     n = min(s.n_items, 12_000)
-    return Cost(0.5 + s.n_pairs * 1e-8 + n**3 * 6e-11, n * n * 9 + min(s.n_items, 10_000) ** 2 * 4 + s.n_rows * 32)
+    return Cost(0.5 + s.n_pairs * 2e-9 + n**3 * 5e-11, n * n * 9 + min(s.n_items, 10_000) ** 2 * 4 + s.n_rows * 32)
+
+
+def _next(s: Shape) -> Cost:
+    n = min(s.n_items, 8_000)
+    return Cost(0.5 + s.n_rows * 3e-6 + n**3 * 1e-10, n * n * 17 + min(s.n_items, 10_000) ** 2 * 4 + s.n_rows * 32)
+
+
+def _factors(s: Shape) -> Cost:
+    return Cost(2 + s.n_rows * 5e-6 + (s.n_users + s.n_items) * 2e-4, (s.n_users + s.n_items) * 1024 + s.n_rows * 48)
 
 
 def _blend(s: Shape) -> Cost:
-    parts = _transitions(s), _ease(s)
-    return Cost(sum(part.seconds for part in parts) + min(s.n_users, 5000) * s.n_items * 1e-6, sum(part.bytes for part in parts))
+    parts = _transitions(s), _ease(s), _next(s)
+    return Cost(sum(part.seconds for part in parts) + min(s.n_users, 5000) * s.n_items * 4e-7, sum(part.bytes for part in parts))
 
 
 def _sequence(s: Shape) -> Cost:
@@ -69,13 +83,27 @@ def _sequence(s: Shape) -> Cost:
     return Cost(10 + s.n_rows * 1.2e-4, 1.2e9 + s.n_items * 2048 + s.n_rows * 16)
 
 
+def _text(s: Shape) -> Cost:
+    """Every item is read once, by a graph that the first fit on a machine has to make."""
+    return Cost(25 + s.n_items * 8e-3, 1.2e9 + s.n_items * 16_384)
+
+
+def _hybrid(s: Shape) -> Cost:
+    people = min(s.n_users, 3_000)
+    return Cost(3 + people * s.n_items * 2e-6, people * 400 * 16 * 8 + 256 * s.n_items * 64)
+
+
 COSTS: dict[str, Callable[[Shape], Cost]] = {
     "popularity": lambda s: Cost(s.n_rows * 5e-8, s.n_rows * 16),
     "transitions": _transitions,
     "knn": _neighbours,
+    "als": _factors,
     "ease": _ease,
+    "next": _next,
     "blend": _blend,
+    "text": _text,
     "sasrec": _sequence,
+    "hybrid": _hybrid,
 }
 
 
@@ -101,10 +129,14 @@ def ordered(names: Sequence[str]) -> list[str]:
     return [name for name in MODELS if name in names or AUTO in names or name == Popularity.name]
 
 
-def make(name: str, *, seed: int, minutes: float, checkpoint: Path | None) -> Recommender:
-    """A model to be fitted. minutes (0: as many as it takes), seed and checkpoint: for those that learn step by step."""
+def make(name: str, *, seed: int, minutes: float, checkpoint: Path | None, encoder: str = "") -> Recommender:
+    """A model to be fitted. minutes (0: as many as it takes) and checkpoint: for those that learn step by step; encoder: "" the desk's."""
+    if name == TextItems.name:
+        return TextItems(encoder=encoder)
     if name in TRAINED:
         return SequenceModel(seed=seed, minutes=minutes, checkpoint=checkpoint)
+    if name == Als.name:
+        return Als(seed=seed)
     return MODELS[name]()
 
 
@@ -119,13 +151,27 @@ def again_s(model: Recommender, fit_s: float) -> float:
     """Seconds of that second fit, by those of the first: those that learn step by step pass over the log less often."""
     if isinstance(model, SequenceModel):
         return fit_s * model.figures["best_epoch"] / max(1, model.figures["epochs"])
-    return fit_s
+    share = {TextItems.name: 0.3, Blend.name: 0.6}  # what was read once is kept; weights are chosen once
+    return fit_s * share.get(model.name, 1.0)
+
+
+def read(name: str, folder: Path, items: Items, *, beside: Mapping[str, Recommender]) -> Recommender:
+    """The model of that name in a folder; a hybrid is made of the models `beside` it. Raises BadRecommender."""
+    return Hybrid.load(folder, items, members=beside) if name == Hybrid.name else MODELS[name].load(folder, items)
+
+
+def members(names: Sequence[str]) -> list[str]:
+    """What a hybrid of these models is made of: all but the sum of some that are there one by one."""
+    singly = {member.name for member in Blend().members}
+    return [name for name in names if name != Hybrid.name and not (name == Blend.name and singly <= set(names))]
 
 
 def refusal(name: str, shape: Shape, *, left_s: float, free_bytes: float) -> str:
     """Why a model is not fitted on such a log, as a sentence; "" where it may be."""
     cost = COSTS[name](shape)
     title = MODELS[name].title
+    if name == TextItems.name and not shape.has_texts:
+        return f"{title} has nothing to read: the items have neither titles nor texts."
     if cost.bytes > free_bytes:
         return f"{title} needs about {_gigabytes(cost.bytes)} of memory for {shape.n_items:,} items; {_gigabytes(free_bytes)} are free."
     if cost.seconds > left_s:

@@ -27,6 +27,7 @@ from fmcore.models.manifest import write_manifest
 from fmcore.nouns import FMError, Report
 from fmcore.recommend import diversity, heldout_ranks, measure, offers, turns
 from fmcore.recommend.groups import Groups, groups
+from fmcore.recommend.hybrid import Hybrid
 from fmcore.recommend.measure import Budget, Part
 from fmcore.recommend.offers import MODELS
 from fmcore.recommend.recommender import BadRecommender, History, Items, Recommender
@@ -95,7 +96,9 @@ class Shelf:
         unknown = sorted(set(facts["models"]) - MODELS.keys())
         if unknown:
             raise BadRecommender(f"{version} holds the model {unknown[0]!r}, which is not known here.", "Train it again.")
-        models = {name: MODELS[name].load(folder / name, items) for name in facts["models"]}
+        models: dict[str, Recommender] = {}
+        for name in facts["models"]:
+            models[name] = offers.read(name, folder / name, items, beside=models)
         return cls(version, items, users, models, facts["serving"], Groups(of, tuple(facts["groups"])), facts, pasts)
 
 
@@ -117,7 +120,7 @@ def read_pasts(folder: Path, *, n_items: int) -> tuple[tuple[str, ...], list[His
 
 def fit(
     data: Interactions, *, names: Sequence[str], minutes: float, out: Path, report: Report, seed: int = 0,
-    checkpoint: Path | None = None, encoder: Path | str | None = None, champion: Shelf | None = None,
+    checkpoint: Path | None = None, encoder: Path | str = "", champion: Shelf | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit the named models ("popularity" always) and write a version's folder, its manifest last. Returns its metrics.
 
@@ -128,19 +131,20 @@ def fit(
     Raises BadData where nobody has three interactions, UnknownRecommender, and Cancelled.
     """
     budget, work = Budget(minutes), checkpoint or out.with_name(f".{out.name}-turns")
-    _same_work(work, {"split": data.split_hash, "seed": seed, "encoder": str(encoder or ""), "texts": content_hash(data)})
+    _same_work(work, {"split": data.split_hash, "seed": seed, "encoder": str(encoder), "texts": content_hash(data)})
     on = turns.ground(data, seed=seed)
     if not len(on.test):
         raise BadData(f"Nobody in {data.name} has three interactions, so nothing can be held back.", "Bring a longer log.")
-    taken, left_out = _turns(on, names, work=work, budget=budget, report=Part(report, 0.02, 0.85), encoder=encoder)
+    taken, left_out = _turns(on, names, work=work, budget=budget, report=Part(report, 0.02, 0.85), encoder=str(encoder))
     serving = measure.chosen({turn.name: turn.validation for turn in taken})
     by_name = {turn.name: turn for turn in taken}
     before = Part(report, 0.85, 0.9, "the version before")
     held = heldout_ranks.frame(data, on, by_name[serving], by_name["popularity"], champion=champion, report=before)
-    vectors = diversity.likeness(on.before_test, n_items=len(on.items), seed=seed)
+    vectors = _vectors(on, by_name.get("text"), seed=seed)
     told = _told(data, on, taken, serving=serving, left_out=left_out, held=held, vectors=vectors)
     report.progress(0.92, "what diversity costs")
-    measured = MODELS[serving].load(by_name[serving].folder / turns.MEASURED, on.items)
+    needed = taken if serving == Hybrid.name else [by_name[serving]]
+    measured = turns.loaded(needed, turns.MEASURED, on.items)[serving]
     frames = {"heldout": held, "frontier": diversity.frontier(measured, vectors, on.split, k=measure.K, seed=seed)}
     report.progress(0.97, "writing the version")
     told |= {"seconds": round(budget.spent_s, 1), "measured_against": champion.version if champion else ""}
@@ -159,7 +163,7 @@ def content_hash(data: Interactions) -> str:
 
 
 def _turns(
-    on: Ground, names: Sequence[str], *, work: Path, budget: Budget, report: Report, encoder: Path | str | None
+    on: Ground, names: Sequence[str], *, work: Path, budget: Budget, report: Report, encoder: str
 ) -> tuple[list[Turn], dict[str, str]]:
     """(the finished turns from simple to elaborate, for each model that was left out the sentence why)."""
     ordered, taken, left_out = offers.ordered(names), [], {}
@@ -169,7 +173,10 @@ def _turns(
         why = "" if name == "popularity" else offers.refusal(name, on.shape, left_s=budget.left_s, free_bytes=offers.free_bytes())
         if not why:
             try:
-                taken.append(turns.take(name, on, folder=work / name, budget=budget, report=part))
+                if name == Hybrid.name:
+                    taken.append(turns.take_hybrid(taken, on, folder=work / name, report=part))
+                    continue
+                taken.append(turns.take(name, on, folder=work / name, budget=budget, report=part, encoder=encoder))
                 continue
             except FMError as error:
                 why = error.message
@@ -177,6 +184,13 @@ def _turns(
                 why = f"{MODELS[name].title} did not fit into memory."
         left_out[name] = why
     return taken, left_out
+
+
+def _vectors(on: Ground, text: Turn | None, *, seed: int) -> np.ndarray:
+    """What says which items are alike: their texts where the version reads them, else who met them."""
+    if text is None:
+        return diversity.likeness(on.before_test, n_items=len(on.items), seed=seed)
+    return MODELS[text.name].load(text.folder / turns.MODEL, on.items).vectors
 
 
 def _same_work(work: Path, what: Mapping[str, Any]) -> None:

@@ -23,12 +23,15 @@ from fmcore.evaluation import ranking
 from fmcore.nouns import Report
 from fmcore.recommend import offers
 from fmcore.recommend.counting import Popularity
-from fmcore.recommend.measure import Answered, Budget, Part, answered, people
+from fmcore.recommend.hybrid import Hybrid
+from fmcore.recommend.measure import Answered, Budget, Part, answered, crossed, people
 from fmcore.recommend.offers import Shape
-from fmcore.recommend.recommender import History, Items
+from fmcore.recommend.recommender import History, Items, Recommender
 
-DONE, RANKS, MODEL, MEASURED = "turn.json", "ranks.parquet", "model", "measured"
-SHARE = 0.45
+DONE, RANKS = "turn.json", "ranks.parquet"
+FIRST, MEASURED, MODEL = "first", "measured", "model"
+"""The three forms of a turn's model: fitted on train, as it was measured on the test, and as it is served."""
+SHARE = 0.4
 """Of the time left, for the first fit of a model that learns step by step; the fit on everything takes at most as much again."""
 AGAIN = 1.3
 """A second fit takes as long as the first, or this much longer: there are more rows, and other work beside it."""
@@ -86,7 +89,7 @@ def ground(data: Interactions, *, seed: int) -> Ground:
     return Ground(items, everything, split, before, *places, counts, stand_ins, seed)
 
 
-def take(name: str, on: Ground, *, folder: Path, budget: Budget, report: Report) -> Turn:
+def take(name: str, on: Ground, *, folder: Path, budget: Budget, report: Report, encoder: str = "") -> Turn:
     """A model's turn, or what an attempt before this one kept of it. Raises what its fit raises.
 
     First on train, its settings chosen on validation; then on train and validation for the test, and on everything for service. Where
@@ -95,14 +98,13 @@ def take(name: str, on: Ground, *, folder: Path, budget: Budget, report: Report)
     """
     if (folder / DONE).is_file():
         return _kept(name, folder)
-    for part in (MODEL, MEASURED):
-        shutil.rmtree(folder / part, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    _cleared(folder)
     began, training = time.monotonic(), folder / "training"
     minutes = max(0.05, budget.left_s / 60 * SHARE) if np.isfinite(budget.left_s) else 0.0
-    model = offers.make(name, seed=on.seed, minutes=minutes, checkpoint=training / "first")
+    model = offers.make(name, seed=on.seed, minutes=minutes, checkpoint=training / "first", encoder=encoder)
     model = model.fit(on.split.train, on.items, held=on.split.validation, report=Part(report, 0.0, 0.4, "fitted on the past"))
     fit_s = time.monotonic() - began
+    model.save(_empty(folder / FIRST))
     again_s = AGAIN * offers.again_s(model, fit_s)
     rows = [on.split.train[place] for place in on.validation]
     told = {"fit_seconds": round(fit_s, 2), "measured_after": "train", "learnt_from": "train"}
@@ -111,14 +113,53 @@ def take(name: str, on: Ground, *, folder: Path, budget: Budget, report: Report)
         model = offers.again(model, checkpoint=None).fit(on.before_test, on.items, report=Part(report, 0.45, 0.6, "fitted for the test"))
         told["measured_after"] = told["learnt_from"] = "train and validation"
     test = answered(model, on.pasts, on.targets, standin=on.popularity[1], report=Part(report, 0.6, 0.7, "test"))
-    model.save(_empty(folder / MEASURED))
+    _also(model, folder / MEASURED, same_as=folder / FIRST if told["measured_after"] == "train" else None)
     if budget.left_s > again_s:
         part = Part(report, 0.7, 0.98, "fitted on everything")
         model = offers.again(model, checkpoint=training / "again").fit(on.everything, on.items, report=part)
         told["learnt_from"] = "everything"
-    model.save(_empty(folder / MODEL))
+    _also(model, folder / MODEL, same_as=None if told["learnt_from"] == "everything" else folder / MEASURED)
     told |= {"seconds": round(time.monotonic() - began, 2), "n_fallback": test.n_fallback}
     return _keep(Turn(name, folder, seen.ranks, test, told))
+
+
+def take_hybrid(taken: Sequence[Turn], on: Ground, *, folder: Path, report: Report) -> Turn:
+    """The turn of the hybrid of the models that have had theirs: its weights are learnt on validation, its members are not fitted again.
+
+    Its ranks on validation are by weights that the other half of the people taught.
+    """
+    if (folder / DONE).is_file():
+        return _kept(Hybrid.name, folder)
+    _cleared(folder)
+    began = time.monotonic()
+    names = offers.members([turn.name for turn in taken])
+    first = [model for name, model in loaded(taken, FIRST, on.items).items() if name in names]
+
+    def learnt(held: np.ndarray) -> Hybrid:
+        return Hybrid(first).learn(on.split.train, held, seed=on.seed)
+
+    halves = Part(report, 0.0, 0.4, "validation")
+    ranks = crossed(learnt, on.split.train, on.split.validation, on.validation, standin=on.popularity[0], report=halves)
+    report.progress(0.4, "weights")
+    model = learnt(on.split.validation)
+    fit_s = time.monotonic() - began
+    model = model.over(list(loaded(taken, MEASURED, on.items).values()))
+    test = answered(model, on.pasts, on.targets, standin=on.popularity[1], report=Part(report, 0.6, 0.95, "test"))
+    for form in (FIRST, MEASURED, MODEL):
+        model.save(_empty(folder / form), with_members=False)
+    told = {
+        "fit_seconds": round(fit_s, 2), "measured_after": "as its members", "learnt_from": "as its members",
+        "seconds": round(time.monotonic() - began, 2), "n_fallback": test.n_fallback,
+    }  # fmt: skip
+    return _keep(Turn(Hybrid.name, folder, ranks, test, told))
+
+
+def loaded(taken: Sequence[Turn], form: str, items: Items) -> dict[str, Recommender]:
+    """The models of finished turns in one of their forms, by name."""
+    found: dict[str, Recommender] = {}
+    for turn in taken:
+        found[turn.name] = offers.read(turn.name, turn.folder / form, items, beside=found)
+    return found
 
 
 def row(turn: Turn, on: Ground, *, title: str, vectors: np.ndarray | None, k: int) -> dict[str, Any]:
@@ -140,6 +181,21 @@ def linked(source: Path, target: Path) -> None:
             shutil.copyfile(one, other)
 
     shutil.copytree(source, target, copy_function=link)
+
+
+def _cleared(folder: Path) -> None:
+    """What an attempt before this one left unfinished goes, but for what a training can go on from."""
+    for form in (FIRST, MEASURED, MODEL):
+        shutil.rmtree(folder / form, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _also(model: Recommender, folder: Path, *, same_as: Path | None) -> None:
+    """The model in another of its forms, which may be one that is there already."""
+    if same_as is None:
+        model.save(_empty(folder))
+    else:
+        linked(same_as, folder)
 
 
 def _empty(folder: Path) -> Path:

@@ -250,3 +250,52 @@ def test_a_past_with_items_that_do_not_exist_is_refused(copy):
 def test_reading_a_shelf_imports_no_torch(made):
     code = f"import sys; from pathlib import Path; from fmcore.recommend.shelf import Shelf; Shelf.load(Path({str(made[0])!r}), version='v'); print('torch' in sys.modules)"  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+# ---------------------------------------------------------------- the hybrid
+
+
+def test_a_hybrid_is_made_of_the_models_beside_it_and_kept_without_them(tmp_path):
+    metrics = toy_shelf.folder(tmp_path / "v", names=["popularity", "transitions", "knn", "hybrid"])
+    read = Shelf.load(tmp_path / "v", version="v")
+    assert [row["model"] for row in metrics["leaderboard"]] == ["popularity", "transitions", "knn", "hybrid"]
+    assert all(member is read.models[member.name] for member in read.models["hybrid"].members)
+    assert [path.name for path in (tmp_path / "v" / "hybrid").iterdir()] == ["recommender.json"]
+
+
+def test_a_hybrid_is_judged_on_people_that_its_weights_were_not_learnt_from(tmp_path):
+    seen = []
+
+    class Spy(shelf.Hybrid):
+        def learn(self, histories, held, *, seed=0):
+            seen.append(np.asarray(held) >= 0)
+            return super().learn(histories, held, seed=seed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turns, "Hybrid", Spy)
+        toy_shelf.folder(tmp_path / "v", names=["popularity", "transitions", "hybrid"])
+    first, second, whole = seen
+    assert not (first & second).any() and (first | second).all() and whole.all()
+
+
+def test_a_killed_run_takes_its_hybrid_up_again(tmp_path):
+    names, place = ["popularity", "transitions", "hybrid"], tmp_path / "checkpoint"
+    first = toy_shelf.folder(tmp_path / "a", names=names, checkpoint=place)
+    again = toy_shelf.folder(tmp_path / "b", names=names, checkpoint=place)
+    assert first["leaderboard"] == again["leaderboard"]
+
+
+def test_an_unfinished_turn_leaves_nothing_in_the_way(tmp_path):
+    names, place = ["popularity", "transitions"], tmp_path / "checkpoint"
+    toy_shelf.folder(tmp_path / "a", names=names, checkpoint=place)
+    (place / "transitions" / turns.DONE).unlink()  # as if the process had died before it
+    metrics = toy_shelf.folder(tmp_path / "b", names=names, checkpoint=place)
+    assert len(metrics["leaderboard"]) == 2
+
+
+@pytest.mark.slow
+def test_a_sequence_model_is_measured_as_it_was_and_then_learns_from_everything(tmp_path):
+    metrics = shelf.fit(toy_shelf.shop(), names=["sasrec"], minutes=0, out=tmp_path / "v", report=toy_shelf.Quiet())
+    row = metrics["leaderboard"][1]
+    assert (row["measured_after"], row["learnt_from"]) == ("train", "everything")
+    assert row["ndcg"]["value"] > metrics["leaderboard"][0]["ndcg"]["value"]
