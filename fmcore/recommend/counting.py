@@ -16,6 +16,7 @@ import numpy as np
 from fmcore.evaluation import ranking
 from fmcore.nouns import Report
 from fmcore.recommend.matrices import counted, followers, inverted, read_rows, solved, spread, strongest, together, weighted, write_rows
+from fmcore.recommend.paths import Paths
 from fmcore.recommend.recommender import BadRecommender, History, Items, Recommender, read_facts, standardised, write_facts
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ SMALL, ENOUGH = 4_096, 5
 """The closed forms take in so many items whatever their counts; in a larger catalogue an item must have been met so often."""
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """What a blend tries for each member beside the first."""
-JUDGED, JUDGED_SCORES = 5_000, 20_000_000
+JUDGED, JUDGED_SCORES = 3_000, 20_000_000
 """A blend chooses its weights on at most so many pasts, and so many scores."""
 
 
@@ -249,16 +250,16 @@ class NextItem(ByRows):
 class Blend(Recommender):
     """The z-sum of other models: each row of scores standardised, then added with weights chosen on held-out items.
 
-    members: the next-item regression, EASE and transitions when None. weights: one a member; `fit` chooses them when it is given `held`,
+    members: the next-item regression, EASE and paths when None. weights: one a member; `fit` chooses them when it is given `held`,
     and keeps those it has when not, so that what was chosen on validation can be fitted again on everything.
     """
 
     name: ClassVar[str] = "blend"
-    title: ClassVar[str] = "Sum of the linear models"
-    summary: ClassVar[str] = "What comes next, EASE and item transitions, each brought to the same scale and added."
+    title: ClassVar[str] = "Sum of three"
+    summary: ClassVar[str] = "What comes next, EASE and people on the same path, each brought to the same scale and added."
 
     def __init__(self, members: Sequence[Recommender] | None = None, *, weights: Sequence[float] | None = None):
-        self.members = tuple(members) if members is not None else (NextItem(), Ease(), Transitions())
+        self.members = tuple(members) if members is not None else (NextItem(), Ease(), Paths())
         usual = (1.0,) * len(self.members) if members is not None else (1.0, 1.0, 0.5)
         self.weights = tuple(weights) if weights is not None else usual
 
@@ -313,7 +314,7 @@ class Blend(Recommender):
         return cls(members, weights=facts["weights"])
 
 
-COUNTING: dict[str, Callable[..., Recommender]] = {kind.name: kind for kind in (Popularity, ItemKNN, Ease, Transitions, NextItem)}
+COUNTING: dict[str, Callable[..., Recommender]] = {kind.name: kind for kind in (Popularity, ItemKNN, Ease, Transitions, NextItem, Paths)}
 """What a blend can be made of."""
 
 

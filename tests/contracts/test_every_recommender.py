@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fmcore.recommend.counting import Blend, Ease, ItemKNN, NextItem, Popularity, Transitions
 from fmcore.recommend.factors import Als
+from fmcore.recommend.paths import Paths
 from fmcore.recommend.recommender import BadRecommender, Items, Recommender
 
 MODELS: dict[str, Callable[[], Recommender]] = {
@@ -21,11 +22,12 @@ MODELS: dict[str, Callable[[], Recommender]] = {
     "ease": lambda: Ease(regularisation=20.0),
     "transitions": Transitions,
     "next": NextItem,
-    "blend": lambda: Blend((NextItem(), Ease(regularisation=20.0), Transitions())),
+    "paths": Paths,
+    "blend": lambda: Blend((NextItem(), Ease(regularisation=20.0), Paths())),
     "als": lambda: Als(n_factors=2),
 }
 """A line makes a model tested; regularisations are set for logs as small as these."""
-IN_ORDER = ("transitions", "next", "blend")
+IN_ORDER = ("transitions", "next", "paths", "blend")
 """Models that know what comes after what; the others only know what goes together."""
 CLUB = 8
 STREET = 12
@@ -238,19 +240,20 @@ def test_new_events_are_counted_as_if_they_had_been_there():
     walks, items = town()
     grown = [*(np.append(walk, np.setdiff1d(np.arange(CLUB), walk % CLUB)[0] + walk[0] // CLUB * CLUB).astype(np.int32) for walk in walks[:7])]
     pairs = [(walk[:-1], int(walk[-1])) for walk in grown]
-    for make in (Popularity, Transitions, lambda: Transitions(lag=2, smoothing=0.0)):
+    for make in (Popularity, Transitions, lambda: Transitions(lag=2, smoothing=0.0), Paths, lambda: Paths(lag=3)):
         model = make().fit(walks, items)
         before = model.scores(walks)
         folded, again = model.folded(pairs), make().fit([*grown, *walks[7:]], items)
-        assert np.array_equal(folded.scores(walks), again.scores(walks))
+        assert folded.scores(walks) == pytest.approx(again.scores(walks), rel=1e-5, abs=1e-7)
         assert np.array_equal(model.scores(walks), before) and not np.array_equal(before, folded.scores(walks)), "a new model"
 
 
 def test_the_first_event_of_somebody_new_counts_too():
     walks, items = town()
     pairs = [(past(), 3), (past(3), 4)]
-    for make in (Popularity, Transitions):
-        assert np.array_equal(make().fit(walks, items).folded(pairs).scores(walks), make().fit([*walks, past(3, 4)], items).scores(walks))
+    for make in (Popularity, Transitions, Paths):
+        folded, again = make().fit(walks, items).folded(pairs), make().fit([*walks, past(3, 4)], items)
+        assert folded.scores(walks) == pytest.approx(again.scores(walks), rel=1e-5, abs=1e-7)
 
 
 def test_a_blend_folds_what_its_members_can_and_keeps_the_rest():
@@ -266,4 +269,4 @@ def test_a_model_that_needs_a_new_fit_says_so_by_staying_itself(personal):
     walks, items = town()
     model = personal().fit(walks, items)
     folded = model.folded([(past(0), 1)])
-    assert folded is model or model.name in ("transitions", "blend")
+    assert folded is model or model.name in ("transitions", "paths", "blend")
