@@ -7,6 +7,7 @@ Knows no recommender: it is given scores, pasts and the items that came next.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -132,6 +133,32 @@ def slices(histories: Sequence[np.ndarray], targets: np.ndarray, counts: np.ndar
         "item warm": there & (met > 0) & ~hot_target,
         "item hot": hot_target,
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Cold:
+    """Items as if nobody had met them: cold bool (n_items,) which; train the histories without them, for a fit; pasts and targets the rows."""
+
+    cold: np.ndarray
+    train: list[np.ndarray]
+    pasts: list[np.ndarray]
+    targets: np.ndarray
+
+
+def cold_items(
+    histories: Sequence[np.ndarray], targets: np.ndarray, *, n_items: int, share: float = 0.1, part: int = 0, seed: int = 0
+) -> Cold:
+    """Take a share of the items out of training altogether; the rows are the people whose target (-1: none) is one of them.
+
+    histories: what each met before the target. part: 0 to round(1 / share) - 1, the parts of one seed have no item in common, so that
+    over all of them each person is a row once. Rank the targets among ALL items (`ranks`); a random order has HR@k = k / n_items.
+    """
+    parts = np.array_split(np.random.default_rng(seed).permutation(n_items), max(1, round(1 / share)))
+    cold = np.zeros(n_items, dtype=bool)
+    cold[parts[part]] = True
+    train = [past[~cold[past]] for past in histories]
+    rows = [row for row, target in enumerate(np.asarray(targets).tolist()) if target >= 0 and cold[target]]
+    return Cold(cold, train, [train[row] for row in rows], np.asarray(targets)[rows])
 
 
 def figures(

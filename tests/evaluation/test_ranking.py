@@ -173,3 +173,18 @@ def test_popularity_sampled_ranks_draw_only_what_was_met():
     assert ranking.sampled_ranks(scores, [past(2)], np.array([4]), n_negatives=9, by="popularity", counts=counts).tolist() == [2]
     with pytest.raises(ValueError, match="counts"):
         ranking.sampled_ranks(scores, [past()], np.array([4]), by="popularity")
+
+
+def test_cold_items_leave_every_history_and_every_person_is_a_row_of_one_part():
+    rng = np.random.default_rng(0)
+    pasts = [rng.permutation(50)[:8].astype(np.int32) for _ in range(40)]
+    targets = np.array([next(i for i in range(50) if i not in one) for one in pasts])
+    targets[3] = -1
+    parts = [ranking.cold_items(pasts, targets, n_items=50, share=0.2, part=part, seed=1) for part in range(5)]
+    assert np.sum([part.cold for part in parts], axis=0).tolist() == [1] * 50
+    assert sorted(np.concatenate([part.targets for part in parts]).tolist()) == sorted(targets[targets >= 0].tolist())
+    for part in parts:
+        assert len(part.train) == 40 and part.cold[part.targets].all() and len(part.pasts) == len(part.targets)
+        assert not any(part.cold[one].any() for one in (*part.train, *part.pasts))
+    again, other = (ranking.cold_items(pasts, targets, n_items=50, share=0.2, seed=seed).cold for seed in (1, 2))
+    assert np.array_equal(parts[0].cold, again) and not np.array_equal(again, other)
