@@ -14,7 +14,7 @@ import numpy as np
 from fmcore.recommend import diversity, live_bandit
 from fmcore.recommend.asking import Ask, BadAsk, Because, Recommendation
 from fmcore.recommend.current import POPULARITY, TEXT, Current
-from fmcore.recommend.recommender import History, Scored, Scorer, best, standardised
+from fmcore.recommend.recommender import History, Scored, Scorer, best, causes_in, one_less, standardised
 from fmcore.text import clean
 
 SENTENCE_WEIGHS = 3
@@ -100,33 +100,24 @@ def _why_popular(title: str, history: History, whom: str, n_unknown: int) -> str
     return "Nobody was named, so the most popular items are shown."
 
 
-def scored(ask: Ask, current: Current, scorer: Scorer, history: History, *, without: Collection[int]) -> list[Scored]:
-    """The list by numbers, without what was met and what is not to be shown."""
-    scores = scorer.scores([history])[0]
-    hidden = {*history.tolist(), *without}
-    if ask.diversity > 0:
-        return diversity.rerank(scores, current.vectors, k=ask.k, diversity=ask.diversity, without=hidden)
-    return best(scores, k=ask.k, without=hidden)
-
-
-def drawn(
-    ask: Ask, current: Current, scorer: Scorer, history: History, *, without: Collection[int], beliefs: live_bandit.Beliefs
-) -> list[tuple[Scored, float]]:
-    """The list as a learner chooses it, each item with its probability of being on it."""
-    scores = scorer.scores([history])[0]
-    hidden = {*history.tolist(), *without}
-    rng = np.random.default_rng(ask.seed)
-    found = live_bandit.choose(scores, current.groups, beliefs, k=ask.k, rng=rng, kind=ask.learner, without=hidden)
-    return [(Scored(item, float(scores[item])), probability) for item, probability in found]
-
-
-def told(
-    current: Current, found: Sequence[Scored], scorer: Scorer, history: History, *, reasons: bool, chances: Sequence[float] | None = None
+def listed(
+    ask: Ask, current: Current, chosen: Chosen, history: History, *, without: Collection[int], beliefs: live_bandit.Beliefs | None = None
 ) -> tuple[Recommendation, ...]:
-    """A list in words: titles and texts, and the cause of each item where there is one."""
-    numbers = [one.item for one in found]
-    because = causes(current, scorer, history, numbers) if reasons and len(history) and numbers else [None] * len(numbers)
-    chances = chances if chances is not None else [None] * len(numbers)
+    """The list, without what was met and what is not to be shown; as a learner with `beliefs` chooses it where one is asked for.
+
+    One pass over the models: the history as it is, and where reasons are wanted also without each of its latest items in turn.
+    """
+    reasons = ask.reasons and chosen.name != POPULARITY
+    rows = chosen.scorer.scores(one_less(history) if reasons else [history])
+    scores, hidden = rows[0], {*history.tolist(), *without}
+    if beliefs is not None:
+        rng = np.random.default_rng(ask.seed)
+        drawn = live_bandit.choose(scores, current.groups, beliefs, k=ask.k, rng=rng, kind=ask.learner, without=hidden)
+        found, chances = [Scored(item, float(scores[item])) for item, _ in drawn], [chance for _, chance in drawn]
+    else:
+        found = _best(scores, current, ask, hidden)
+        chances = [None] * len(found)
+    because = _causes(rows, current, history, [one.item for one in found])
     items = current.items
     return tuple(
         Recommendation(items.ids[one.item], current.title(one.item), items.texts[one.item], one.score, cause, chance)
@@ -134,12 +125,18 @@ def told(
     )
 
 
-def causes(current: Current, scorer: Scorer, history: History, numbers: Sequence[int]) -> list[Because | None]:
+def _best(scores: np.ndarray, current: Current, ask: Ask, hidden: Collection[int]) -> list[Scored]:
+    if ask.diversity > 0:
+        return diversity.rerank(scores, current.vectors, k=ask.k, diversity=ask.diversity, without=hidden)
+    return best(scores, k=ask.k, without=hidden)
+
+
+def _causes(rows: np.ndarray, current: Current, history: History, numbers: Sequence[int]) -> list[Because | None]:
     """For each item the one of the latest past without which its score falls most; None where the fall is nothing but rounding."""
-    least = LEAST_DROP * float(scorer.scores([history])[0].std())
+    least = LEAST_DROP * float(rows[0].std())
     return [
         Because(current.items.ids[one[0]], current.title(one[0]), one[1]) if one is not None and one[1] > least else None
-        for one in scorer.causes(history, numbers)
+        for one in causes_in(rows, history, numbers)
     ]
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from fmcore.recommend import diversity, folding, live_bandit, stock
-from fmcore.recommend.recommender import History, Items, Scorer
+from fmcore.recommend.recommender import History, Items, Recommender, Scorer
 from fmcore.recommend.shelf import Groups, Shelf
 from fmcore.store.store import Store
 
@@ -108,7 +108,9 @@ def _folded(shelf: Shelf, store: Store, *, after: int, up_to: int) -> dict[str, 
     pairs = [(np.array(past, dtype=np.int32), item) for past, item in known]
     if not pairs:
         return dict(shelf.models)
-    return {name: model.folded(pairs) if hasattr(model, "folded") else model for name, model in shelf.models.items()}
+    whole = {name: model for name, model in shelf.models.items() if not hasattr(model, "over")}
+    folded = {name: model.folded(pairs) for name, model in whole.items()}
+    return {name: folded.get(name, model) for name, model in shelf.models.items()} | _hybrids(shelf.models, folded)
 
 
 def _retold(items: Items, told: Items) -> Items:
@@ -121,10 +123,22 @@ def _retold(items: Items, told: Items) -> Items:
 def _widened(models: Mapping[str, Scorer], told: Items, *, n_before: int, n_new: int) -> dict[str, Scorer]:
     """The models for the items as they are now: those that read texts read the new ones, the others place new items by that."""
     readers = {name: model.with_items(told) for name, model in models.items() if hasattr(model, "with_items")}
-    if not n_new:
-        return {**models, **readers}
-    text = readers.get(TEXT)
-    return {name: readers.get(name) or Widened(model, text, n_before=n_before, n_new=n_new) for name, model in models.items()}
+    wide = {**models, **readers}
+    if n_new:
+        text = readers.get(TEXT)
+        wide |= {name: Widened(model, text, n_before=n_before, n_new=n_new) for name, model in models.items() if name not in readers}
+    plain = {name: Widened(model, None, n_before=n_before, n_new=n_new) for name, model in models.items()} if n_new else models
+    return wide | _hybrids(models, {**plain, **readers}, needs=(TEXT, POPULARITY))
+
+
+def _hybrids(models: Mapping[str, Scorer], members: Mapping[str, Scorer], *, needs: Collection[str] = ()) -> dict[str, Scorer]:
+    """The models that are sums of others, over `members` in the place of their own; those that lack one of `needs` are left out."""
+    found = {}
+    for name, model in models.items():
+        own = [member.name for member in getattr(model, "members", ())] if hasattr(model, "over") else []
+        if own and {*own, *needs} <= members.keys() and set(needs) <= set(own):
+            found[name] = model.over([members[one] for one in own])
+    return found
 
 
 class Widened(Scorer):
@@ -134,9 +148,14 @@ class Widened(Scorer):
     place of its order is taken. Where no text model has anything to say, and under popularity, new items come last.
     """
 
-    def __init__(self, model: Scorer, text: Scorer | None, *, n_before: int, n_new: int):
+    def __init__(self, model: Recommender, text: Scorer | None, *, n_before: int, n_new: int):
         self.model, self.text, self.n_before, self.n_new = model, text, n_before, n_new
-        self.name, self.title = getattr(model, "name", ""), getattr(model, "title", "")
+        self.name, self.title = model.name, model.title
+
+    @property
+    def counts(self) -> np.ndarray:
+        """int (n_items,) how many people met each item, where the model counts that: nobody met a new one."""
+        return np.append(self.model.counts, np.zeros(self.n_new, dtype=self.model.counts.dtype))
 
     def scores(self, histories: Sequence[History]) -> np.ndarray:
         known = self.model.scores(self._known(histories))

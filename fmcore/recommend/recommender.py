@@ -85,18 +85,8 @@ class Scorer(abc.ABC):
 
         One pass for all of them: the history as it is, and without each of its latest items in turn.
         """
-        n = min(len(history), latest)
-        places = range(len(history) - n, len(history))
-        pasts = [history, *(np.delete(history, place) for place in places)]
-        found = self.scores(pasts)[:, list(items)].astype(np.float64)
-        drops = found[:1] - found[1:]
-        if not n or not len(items):
-            return [None] * len(items)
-        most = drops.argmax(axis=0)
-        return [
-            (int(history[places[place]]), float(drops[place, column])) if drops[place, column] > 0 else None
-            for column, place in enumerate(most)
-        ]
+        pasts = one_less(history, latest=latest)
+        return causes_in(self.scores(pasts), history, items)
 
 
 class Recommender(Scorer):
@@ -124,6 +114,25 @@ class Recommender(Scorer):
     @abc.abstractmethod
     def load(cls, folder: Path, items: Items) -> Self:
         """The model that `save` wrote. Raises BadRecommender."""
+
+
+def one_less(history: History, *, latest: int = REASONS_FROM) -> list[History]:
+    """A history, and then without each of its latest items in turn, in their order: what `causes_in` needs the scores of."""
+    return [history, *(np.delete(history, place) for place in range(max(0, len(history) - latest), len(history)))]
+
+
+def causes_in(scores: np.ndarray, history: History, items: Sequence[int]) -> list[tuple[int, float] | None]:
+    """What `Scorer.causes` gives, from the scores of `one_less(history)`, float (1 + latest, n_items)."""
+    n = len(scores) - 1
+    if not n or not len(items):
+        return [None] * len(items)
+    found = scores[:, list(items)].astype(np.float64)
+    drops = found[:1] - found[1:]
+    latest = history[len(history) - n :]
+    most = drops.argmax(axis=0)
+    return [
+        (int(latest[place]), float(drops[place, column])) if drops[place, column] > 0 else None for column, place in enumerate(most)
+    ]
 
 
 def best(scores: np.ndarray, *, k: int, without: Collection[int] = ()) -> list[Scored]:

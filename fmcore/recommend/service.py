@@ -17,7 +17,7 @@ import numpy as np
 
 from fmcore import clock
 from fmcore.models.registry import Registry
-from fmcore.recommend import answering, events, folding, live_bandit, stock
+from fmcore.recommend import answering, events, folding, live_bandit, logged, stock
 from fmcore.recommend.asking import (
     Answer,
     Ask,
@@ -33,6 +33,7 @@ from fmcore.recommend.asking import (
 )
 from fmcore.recommend.current import Current, current
 from fmcore.recommend.events import Event, Noted
+from fmcore.recommend.off_policy import Value
 from fmcore.recommend.recommender import History
 from fmcore.recommend.shelf import Shelf
 from fmcore.recommend.stock import ItemChange
@@ -183,12 +184,8 @@ class Recommend:
         now, history = person.current, person.history
         who = f"‘{clean(ask.who, limit=60)[0]}’" if ask.who else ""
         chosen = answering.chosen(ask, now, history, whom=who, n_unknown=len(person.unknown))
-        if ask.learner:
-            drawn = answering.drawn(ask, now, chosen.scorer, history, without=person.off, beliefs=self._beliefs(now))
-            found, chances = [one for one, _ in drawn], [chance for _, chance in drawn]
-        else:
-            found, chances = answering.scored(ask, now, chosen.scorer, history, without=person.off), None
-        items = answering.told(now, found, chosen.scorer, history, reasons=ask.reasons, chances=chances)
+        beliefs = self._beliefs(now) if ask.learner else None
+        items = answering.listed(ask, now, chosen, history, without=person.off, beliefs=beliefs)
         if ask.learner and ask.who:
             self._shown(now, ask.who, items)
         note = " ".join(filter(None, (chosen.note, _short(ask, person, len(items)))))
@@ -269,15 +266,35 @@ class Recommend:
         """What the live learner believes of each group of items now, from everybody's answers to what it showed."""
         return self._beliefs(self.current())
 
+    def live_estimate(self, learner: str) -> dict[str, str] | None:
+        """{"sentence"}: how often what was shown was liked, and how often it would have been, had groups been drawn evenly.
+
+        From the shows of all learners (a row does not say which one); None where they are too few to say.
+        """
+        now = self.current()
+        found = {(policy, value.estimator): value for policy, value in logged.live(self._shows(now), now.groups)}
+        own, even = found["learner", "snips"], found["even", "snips"]
+        if own.value is None or even.value is None:
+            return None
+        said = f"Of {own.n:,} shown items {_share(own)} were liked; with groups drawn evenly it would have been {_share(even)}"
+        return {"sentence": f"{said} (self-normalised IPS; {even.ess:,.0f} effective rows)."}
+
     def _beliefs(self, now: Current) -> live_bandit.Beliefs:
+        return live_bandit.beliefs(self._shows(now), now.groups, prior=now.prior)
+
+    def _shows(self, now: Current) -> pd.DataFrame:
+        """events.shows with the items' numbers, -1 for one that is there no more."""
         frame = events.shows(self.store, now.shelf.dataset, limit=MOST_BELIEVED)
-        frame["item"] = [now.numbers.get(item, -1) for item in frame["item"]]
-        return live_bandit.beliefs(frame, now.groups, prior=now.prior)
+        return frame.assign(item=np.array([now.numbers.get(item, -1) for item in frame["item"]], dtype=np.int64))
 
     def _shown(self, now: Current, who: str, items: Sequence[Recommendation]) -> None:
         at = clock.now()
         rows = [Event(who, one.item, "shown", one.probability, at, source="bandit") for one in items]
         events.note(self.store, now.shelf.dataset, rows, known=now.numbers, now=at)
+
+
+def _share(value: Value) -> str:
+    return f"{value.value:.0%} (95 %: {value.low:.0%} to {value.high:.0%})"
 
 
 def _common(one: set[str], other: set[str]) -> float:

@@ -118,7 +118,7 @@ def test_removing_the_named_cause_lowers_the_score_of_its_item(desk):
     checked = 0
     for user in ("user-1", "user-5", "user-9"):
         history = tuple(met.item for met in reversed(desk.history(user)))
-        for model in ("knn", "transitions", "text"):
+        for model in ("knn", "transitions", "text", "hybrid"):
             for one in desk.recommend(Ask(history=history, k=5, model=model)).items:
                 if one.because is None:
                     continue
@@ -189,7 +189,7 @@ def test_popularity_answers_where_nothing_is_known_and_says_why(desk, ask, said)
 
 
 def test_the_fallback_is_empty_exactly_when_the_asked_for_model_answered(desk):
-    for model in ("popularity", "knn", "transitions", "text"):
+    for model in ("popularity", "knn", "transitions", "text", "hybrid"):
         for ask in (Ask(who="user-3", model=model), Ask(who="nobody", model=model), Ask(history=("item-1",), model=model)):
             answer = desk.recommend(ask)
             assert (answer.fallback == "") == (answer.model == model)
@@ -235,7 +235,7 @@ def test_one_item_in_the_catalogue_is_a_list_of_one(desk):
     assert desk.recommend(Ask(history=("item-0",))).items == ()
 
 
-@pytest.mark.parametrize("model", ["text", "knn", "transitions"])
+@pytest.mark.parametrize("model", ["text", "knn", "transitions", "hybrid"])
 def test_new_items_reach_lists_through_their_text(desk, model):
     desk.change_items([ItemChange("new", "Thing number", "painted green"), ItemChange("odd", "Something else", "entirely")])
     history = ("item-1", "item-6", "item-11")  # green ones
@@ -252,6 +252,7 @@ def test_a_new_item_can_be_met_and_counts_as_a_past(desk):
     answer = desk.recommend(Ask(who="zoë", model="text"))
     assert answer.fallback == "" and answer.unknown == () and answer.items[0].text == "painted blue" and desk.history("zoë")[0].title == "New"
     assert desk.recommend(Ask(who="zoë", model="knn")).fallback  # it knows nothing of it
+    assert desk.recommend(Ask(who="zoë", model="hybrid", k=3)).items[0].text == "painted blue"
     assert desk.recommend(Ask(who="zoë", model="text", learner="linucb", seed=1)).items
 
 
@@ -376,6 +377,15 @@ def test_a_click_on_what_was_shown_moves_the_beliefs(desk):
     assert after["mean"].max() > before["mean"].max()
 
 
+def test_what_an_even_draw_would_have_earned_is_estimated_once_there_are_enough_shows(desk):
+    assert desk.live_estimate("thompson") is None
+    for n in range(30):
+        answer = desk.recommend(Ask(who=f"p{n}", k=4, learner="thompson", seed=n))
+        do(desk, f"p{n}", answer.items[0].item)
+    said = desk.live_estimate("thompson")["sentence"]
+    assert said.startswith("Of 120 shown items 25% (95 %: 25% to 25%) were liked") and "drawn evenly" in said
+
+
 def test_a_seeded_learner_shows_the_same_twice_and_nothing_is_stored_for_nobody(desk, store):
     first, second = (desk.recommend(Ask(history=("item-3",), k=5, learner="thompson", seed=5)) for _ in range(2))
     assert ids(first) == ids(second) and store.rows("SELECT count(*) AS n FROM interactions") == [{"n": 0}]
@@ -392,6 +402,7 @@ def test_folded_counts_serve_at_once_and_are_worked_out_anew_by_whoever_starts(d
     assert folding.fold(store, version, "toy", trained_up_to=0) == (80, 80)
     after = desk.recommend(Ask(history=("item-2",), k=3))
     assert after.items[0].item == "item-25" and desk.info()["folded_up_to"] == 80 and after.version == before.version
+    assert desk.recommend(Ask(history=("item-2",), k=1, model="hybrid")).items[0].item == "item-25"
     again = Recommend(desk.versions.registry, store, versions=Versions(desk.versions.registry, load=toy_service.load))
     assert [(one.item, one.score) for one in again.recommend(Ask(history=("item-2",), k=3)).items] == [(one.item, one.score) for one in after.items]
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from fmcore.models.registry import Registry
 from fmcore.nouns import FMError
+from fmcore.recommend.hybrid import Hybrid
 from fmcore.recommend.recommender import Items, Scorer
 from fmcore.recommend.service import Recommend
 from fmcore.recommend.shelf import Shelf
@@ -55,9 +56,10 @@ def shop(**options):
 
 
 def load(folder, *, version):
-    """Shelf.load with the toy text model beside the others."""
+    """Shelf.load with the toy text model beside the others, and a hybrid over all of them."""
     shelf = Shelf.load(folder, version=version)
-    return dataclasses.replace(shelf, models={**shelf.models, "text": ToyText(shelf.items)})
+    models = {**shelf.models, "text": ToyText(shelf.items)}
+    return dataclasses.replace(shelf, models={**models, "hybrid": Hybrid(list(models.values()))})
 
 
 def adopt(registry, at, *, run_id, data=None, names=("popularity", "knn", "transitions"), interactions_up_to=0):
