@@ -42,7 +42,7 @@ PROFILES = {
     ),
     "base": Profile(
         batch=32, encode_batch=64, max_tokens=64, epochs=3, random_features=4000, bootstrap_resamples=1000, masking_steps=400,
-        sequence_width=64, sequence_window=50, long_sequence_width=128, long_sequence_window=200, agent_steps=12_000,
+        sequence_width=64, sequence_window=50, long_sequence_width=128, long_sequence_window=200, agent_steps=16_000,
     ),
     "gpu": Profile(
         batch=64, encode_batch=256, max_tokens=128, epochs=5, random_features=4000, bootstrap_resamples=1000, masking_steps=4000,

@@ -63,10 +63,10 @@ def work(run_dir: Path, report: Report) -> dict[str, Any]:
     live = pd.read_parquet(run_dir / "live.parquet")
     live["item"] = [shelf.numbers.get(item, -1) for item in live["item"]]
     plan = contest.Plan(steps=params.steps or settings().limits().agent_steps, seeds=params.seeds, seed=params.seed)
-    model = contest.ranker_of(shelf)
+    model, sequence = contest.rankers_of(shelf)
     found = contest.run(
         data, model, shelf.groups, plan=plan, ranker=model.title, version=shelf.version, events=live if len(live) else None,
-        checkpoint=run_dir / "checkpoint", report=report,
+        sequence=sequence, checkpoint=run_dir / "checkpoint", report=report,
     )  # fmt: skip
     (run_dir / OUTCOME).write_text(contest.as_json(found), encoding="utf-8")
     return _outline(found)

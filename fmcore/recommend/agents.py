@@ -18,6 +18,7 @@ from fmcore.recommend.simulator import Session, environment
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
+    from torch import nn
 
 Act = Callable[[np.ndarray], int]
 """From an observation to the candidate to show."""
@@ -44,13 +45,14 @@ AGENTS = {
         Agent("random", "Random", "A candidate drawn evenly: what an agent does before it has learnt anything.", False),
         Agent("popularity", "Popularity", "The most popular item that was not met yet.", False, by="popularity"),
         Agent("greedy", "Greedy", "The model's best item that was not met yet, asked again after likes; no thought of boredom.", False),
+        Agent("sasrec", "Greedy SASRec", "The sequence model's best item not met yet, where another model serves.", False, by="sasrec"),
         Agent("linucb", "LinUCB", "A linear model of the next like, tried where it may be too low.", True),
         Agent("thompson", "Thompson sampling", "A linear model of the next like, tried as its doubt has it.", True),
         Agent("dqn", "DQN", "A network that foretells the likes still to come of each group.", True),
         Agent("ppo", "PPO", "A network that draws the group, moved towards what brought more likes than expected.", True),
     )
 }
-BASELINES = ("random", "popularity", "greedy")
+BASELINES = ("random", "popularity", "greedy", "sasrec")
 
 
 def train(name: str, session: Session, *, steps: int, seed: int, hear: Hear) -> Act:
@@ -115,7 +117,27 @@ def _deep(name: str, session: Session, *, steps: int, seed: int, hear: Hear) -> 
     with _one_thread():
         model = _algorithm(name, session, steps=steps, seed=seed)
         model.learn(total_timesteps=steps, callback=Heard())
-    return lambda observation: int(model.predict(observation, deterministic=True)[0])
+    if name == "dqn":
+        return _acting(model.policy.q_net.features_extractor, model.policy.q_net.q_net[0])
+    return _acting(model.policy.pi_features_extractor, model.policy.action_net)
+
+
+def _acting(network: nn.Module, head: nn.Module) -> Act:
+    """What a trained network does, its surest action, in NumPy: ten times as fast for one observation as by way of PyTorch."""
+    (w1, b1), (w2, b2), (w3, b3), (w4, b4) = (
+        (layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy().copy())
+        for layer in (network.own[0], network.told[0], network.told[2], head)
+    )
+    order = network.order.numpy()[:, None].copy()
+    n = len(order)
+
+    def act(observation: np.ndarray) -> int:
+        each = np.hstack([observation[: 4 * n].reshape(4, n).T, np.broadcast_to(observation[4 * n :], (n, 2)), order])
+        own = np.maximum(each @ w1 + b1, 0)
+        told = np.maximum(np.hstack([own, np.broadcast_to(own.mean(axis=0), own.shape)]) @ w2 + b2, 0) @ w3 + b3
+        return int((told[:, 0] @ w4 + b4).argmax())
+
+    return act
 
 
 @contextlib.contextmanager

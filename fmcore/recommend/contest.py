@@ -89,9 +89,9 @@ class Contest:
     made_at: dt.datetime
 
 
-def ranker_of(shelf: Shelf) -> Recommender:
-    """The model that agents build on: SASRec where the shelf has it, else the one that serves."""
-    return shelf.models.get("sasrec") or shelf.models[shelf.serving]
+def rankers_of(shelf: Shelf) -> tuple[Recommender, Recommender | None]:
+    """(the model that serves, on which agents build, the sequence model where the shelf has one and another one serves)."""
+    return shelf.models[shelf.serving], None if shelf.serving == "sasrec" else shelf.models.get("sasrec")
 
 
 def aligned(data: Interactions, items: Items) -> Interactions:
@@ -105,18 +105,20 @@ def aligned(data: Interactions, items: Items) -> Interactions:
 
 def run(
     data: Interactions, model: Scorer, groups: Groups, *, plan: Plan, ranker: str, version: str = "", events: pd.DataFrame | None = None,
-    learners: Sequence[str] = LEARNERS, checkpoint: Path | None = None, report: Report,
+    sequence: Scorer | None = None, learners: Sequence[str] = LEARNERS, checkpoint: Path | None = None, report: Report,
 ) -> Contest:  # fmt: skip
     """All agents in a simulator fitted to a log in the model's numbers (`aligned`), then the off-policy estimates.
 
-    groups: of the model's items. ranker: the model's title. events: of the live learner, as live_bandit.beliefs takes them. learners: who
-    takes part beside the baselines. checkpoint: a folder for finished agents. Raises simulator.TooThin, and Cancelled.
+    groups: of the model's items. ranker: the model's title. events: of the live learner, as live_bandit.beliefs takes them. sequence: a
+    second model, SASRec, to follow greedily for comparison. learners: who takes part beside the baselines. checkpoint: a folder for
+    finished agents. Raises simulator.TooThin, and Cancelled.
     """
-    started, names = time.monotonic(), [name for name in AGENTS if name in BASELINES or name in learners]
+    started, baselines = time.monotonic(), [name for name in BASELINES if name != "sasrec" or sequence is not None]
+    names = [name for name in AGENTS if name in baselines or name in learners]
     report.progress(0.0, "fitting the simulator")
     world = simulator.fit(data, groups, seed=plan.seed)
-    arena = _Arena(world, model, Popularity().fit(data.histories(), Items(data.items, data.titles, data.texts)), plan, report)
-    arena.learners = [name for name in names if AGENTS[name].learns]
+    popularity = Popularity().fit(data.histories(), Items(data.items, data.titles, data.texts))
+    arena = _Arena(world, {"model": model, "popularity": popularity, "sasrec": sequence}, plan, report, learners=learners)
     _same_contest(checkpoint, [data.split_hash, version, ranker, plan.n_visits, asdict(plan), world.assumptions])
     report.progress(0.02, "what the log says")
     situations = logged.met_in(arena.session("model", "judging"), n=plan.n_visits, seed=plan.seed)
@@ -142,23 +144,25 @@ def run(
 class _Arena:
     """The sessions of a contest, and one agent's way through it."""
 
-    def __init__(self, world: simulator.World, model: Scorer, popularity: Scorer, plan: Plan, report: Report):
-        self._world, self._plan, self._report = world, plan, report
-        self._rankers = {"model": model.scores, "popularity": popularity.scores}
+    def __init__(
+        self, world: simulator.World, rankers: Mapping[str, Scorer | None], plan: Plan, report: Report, *, learners: Sequence[str]
+    ):
+        self._world, self._rankers, self._plan, self._report = world, rankers, plan, report
+        self._learners = [name for name in LEARNERS if name in learners]
         self.session: Callable[[str, str], Session] = functools.cache(self._session)
-        self.learners = list(LEARNERS)
 
     def _session(self, by: str, part: str) -> Session:
-        return Session(self._world, self._rankers[by], part=part)
+        return Session(self._world, self._rankers[by].scores, part=part)
 
     def outcome(self, name: str, seed: int, observations: np.ndarray, checkpoint: Path | None) -> dict[str, Any]:
         """{"returns": of each judged visit, "decisions": on the observations, "curve": [(step, return)]}; kept ones are read."""
         kept = checkpoint / f"{name}-{seed}.json" if checkpoint else None
         if kept and kept.exists():
             return json.loads(kept.read_text(encoding="utf-8"))
-        before = self.learners.index(name) * self._plan.seeds + seed if name in self.learners else 0
-        agent, curve = AGENTS[name], _Curve(name, seed, self._plan, self._report, done=before, of=len(self.learners) * self._plan.seeds)
+        before = self._learners.index(name) * self._plan.seeds + seed if name in self._learners else 0
+        agent, curve = AGENTS[name], _Curve(name, seed, self._plan, self._report, done=before, of=len(self._learners) * self._plan.seeds)
         act = agents.train(name, self.session(agent.by, "training"), steps=self._plan.steps, seed=seed, hear=curve.hear)
+        curve.tell("judging")
         played = agents.play(act, self.session(agent.by, "judging"), range(self._plan.n_visits))
         found = {"returns": played.astype(int).tolist(), "decisions": [act(o) for o in observations], "curve": curve.points}
         if kept:
@@ -188,8 +192,13 @@ class _Curve:
         mean = float(np.mean(self._returns[-SMOOTHED:]))
         self.points.append((step, round(mean, 4)))
         self._report.metric(self._seed * self._plan.steps + step, **{f"return_{self._name}": mean})
-        done = (self._before + min(step / self._plan.steps, 1.0)) / self._of
-        self._report.progress(0.05 + 0.88 * done, f"{AGENTS[self._name].title}, seed {self._seed + 1} of {self._plan.seeds}")
+        self.tell("training", share=min(step / self._plan.steps, 1.0))
+
+    def tell(self, what: str, *, share: float = 1.0) -> None:
+        """Progress, by the share of this agent's training that is done; baselines come first and count as nothing."""
+        done = (self._before + share * (self._name in LEARNERS)) / max(self._of, 1)
+        message = f"{AGENTS[self._name].title}, seed {self._seed + 1} of {self._plan.seeds}: {what}"
+        self._report.progress(0.05 + 0.88 * done, message)
 
 
 def _same_contest(checkpoint: Path | None, facts: list[Any]) -> None:
@@ -212,7 +221,7 @@ def _target(name: str, decisions: np.ndarray, n_actions: int) -> np.ndarray:
 
 
 def _comparable(decisions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without popularity: it ranks inside the groups by itself, so its action is not one of the model's candidates."""
+    """Without those that rank by another model: what they show is not one of the model's candidates."""
     return {name: found for name, found in decisions.items() if AGENTS[name].by == "model"}
 
 
@@ -288,6 +297,16 @@ def as_json(contest: Contest) -> str:
     facts |= {"plan": asdict(contest.plan), "made_at": contest.made_at.isoformat()}
     frames = {name: _plain(getattr(contest, name)) for name in FRAMES}
     return to_json({**facts, **frames})
+
+
+def figures(contest: Contest) -> dict[str, Any]:
+    """The contest for a benchmark's file: the facts and the tables as rows, without the single returns and curves."""
+    facts = json.loads(as_json(contest))
+    for name in FRAMES:
+        plain = facts.pop(name)
+        if name not in ("returns", "curves"):
+            facts[name] = _frame(plain).astype(object).where(lambda frame: frame.notna(), None).to_dict("records")
+    return facts
 
 
 def _plain(frame: pd.DataFrame) -> dict[str, list]:

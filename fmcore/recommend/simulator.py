@@ -98,10 +98,10 @@ def fit(data: Interactions, groups: Groups, *, seed: int = 0) -> World:
     counts = np.bincount(data.rows["item"].to_numpy()[np.isin(data.rows["user"], told)], minlength=len(data.items))
     items = np.sort(np.argsort(-counts, kind="stable")[:MOST_ITEMS])
     items = items[counts[items] > 0].astype(np.int32)
-    if len(visiting) < FEWEST or len(items) < FEWEST or len(np.unique(np.asarray(groups.of)[items])) < 2:
+    names_of, of = _compact(np.asarray(groups.of)[items], groups.names)
+    if len(visiting) < FEWEST or len(items) < FEWEST or len(names_of) < 2:
         raise TooThin(
-            f"{data.name} has {len(visiting)} people for visits and {len(items)} items that the others met, in "
-            f"{len(np.unique(np.asarray(groups.of)[items]))} groups.",
+            f"{data.name} has {len(visiting)} people for visits and {len(items)} items that the others met (groups: {len(names_of)}).",
             f"A simulator needs {FEWEST} of each and two groups: bring a longer log.",
         )
     local = np.full(len(data.items), -1, dtype=np.int32)
@@ -118,7 +118,6 @@ def fit(data: Interactions, groups: Groups, *, seed: int = 0) -> World:
     for row, (past, half) in enumerate(zip(mine, halves, strict=True)):
         met[row, past[:half]] = True
     people = np.arange(len(visiting))
-    names_of, of = _compact(np.asarray(groups.of)[items], groups.names)
     known = [items[past[:half]] for past, half in zip(mine, halves, strict=True)]
     world = World(items, local, of, names_of, known, met, tastes, people[::2], people[1::2], slope, level, 1 - 1 / mean, ())
     return dataclasses.replace(world, assumptions=_assumptions(world, data, len(told), mean))

@@ -37,14 +37,14 @@ class Resamples:
 def table(returns: Mapping[str, np.ndarray], *, ranker: str, seed: int = 0) -> pd.DataFrame:
     """COLUMNS, an agent a row in the order of AGENTS. returns: float (n_seeds, n_visits) by agent. ranker: the model behind "greedy".
 
-    over_X is the paired difference to a baseline, None for the baseline itself. better_than_greedy: whether the whole interval of the
-    difference lies above 0, None for greedy.
+    over_X is the paired difference to a baseline, None for the baseline itself and where it took no part. better_than_greedy: whether the
+    whole interval of the difference lies above 0, None for greedy.
     """
     shape = next(iter(returns.values())).shape
     resamples, rows = Resamples(*shape, seed=seed), []
     for name in (name for name in AGENTS if name in returns):
         mean = resamples.mean(returns[name])
-        over = {base: None if base == name else resamples.mean(returns[name] - returns[base]) for base in BASELINES}
+        over = {b: None if b == name or b not in returns else resamples.mean(returns[name] - returns[b]) for b in BASELINES}
         better = None if name == "greedy" else over["greedy"].low > 0
         row = {"agent": name, "title": titled(name, ranker), "mean": mean.value, "low": mean.low, "high": mean.high}
         row |= {"n_seeds": shape[0], "n_visits": shape[1], "better_than_greedy": better}
@@ -73,13 +73,14 @@ def verdict(found: pd.DataFrame) -> str:
     learners = found[[AGENTS[name].learns for name in found["agent"]]]
     if learners.empty:
         return "No agent that learns took part."
-    best, greedy = learners.loc[learners["mean"].idxmax()], found.set_index("agent").loc["greedy", "title"]
-    better = learners["better_than_greedy"].astype(bool)
+    best, titles = learners.loc[learners["mean"].idxmax()], found.set_index("agent")["title"]
     parts = [f"Most likes a visit of the agents that learn: {best['title']}, {best['mean']:.2f} ({best['low']:.2f} to {best['high']:.2f})."]
-    if better.any():
-        parts.append(f"Better than {greedy}: {', '.join(learners.loc[better, 'title'])}.")
-    if not better.all():
-        parts.append(f"Not better than {greedy}: {', '.join(learners.loc[~better, 'title'])}.")
+    for base in (base for base in ("greedy", "sasrec") if base in titles):
+        better = learners[f"over_{base}_low"] > 0
+        if better.any():
+            parts.append(f"Better than {titles[base]}: {', '.join(learners.loc[better, 'title'])}.")
+        if not better.all():
+            parts.append(f"Not better than {titles[base]}: {', '.join(learners.loc[~better, 'title'])}.")
     for base in ("random", "popularity"):
         above = found.loc[found["agent"] == base, "high"].iloc[0]
         short = learners.loc[learners["low"] <= above, "title"]

@@ -78,6 +78,18 @@ def test_a_deep_agent_trains_tells_its_returns_and_stops(sessions):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dqn", "ppo"])
+def test_what_an_agent_does_is_what_its_network_says(sessions, monkeypatch, name):
+    models, made = [], agents._algorithm
+    monkeypatch.setattr(agents, "_algorithm", lambda *a, **k: models.append(made(*a, **k)) or models[-1])
+    training, _ = sessions
+    act = agents.train(name, training, steps=600, seed=0, hear=silent)
+    seen = np.random.default_rng(0).uniform(-3, 3, (200, training.n_features)).astype(np.float32)
+    said = [int(models[0].predict(observation, deterministic=True)[0]) for observation in seen]
+    assert [act(observation) for observation in seen] == said and len(set(said)) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dqn", "ppo"])
 def test_a_cancel_ends_a_deep_agents_training(sessions, name):
     def hear(step, total):
         raise Cancelled

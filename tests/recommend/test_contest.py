@@ -127,6 +127,13 @@ def test_a_contest_survives_the_store_and_is_stored_once(store):
     json.loads(contest.as_json(found))
 
 
+def test_the_figures_for_a_benchmark_are_json_without_the_single_returns():
+    found = held()
+    told = json.loads(json.dumps(contest.figures(found), allow_nan=False))
+    assert [row["agent"] for row in told["table"]] == list(found.table["agent"]) and told["sentence"] == found.sentence
+    assert told["table"][0]["over_random"] is None and told["plan"]["seeds"] == 2 and "returns" not in told and "curves" not in told
+
+
 def test_the_latest_of_a_version_or_of_any(store):
     assert contest.latest(store) is None
     first = held()
@@ -143,6 +150,16 @@ def test_a_log_in_other_numbers_is_aligned_to_the_model():
     assert found.items == ids
     said = [(row.user, data.items[row.item]) for row in data.rows.itertuples() if row.item >= 5]
     assert [(row.user, found.items[row.item]) for row in found.rows.itertuples()] == said
+
+
+def test_a_sequence_model_that_does_not_serve_is_followed_greedily_too():
+    data = toy_visits.log()
+    found = held(data=data, sequence=toy_visits.model(data))
+    table = found.table.set_index("agent")
+    assert table.loc["sasrec", "mean"] == table.loc["greedy", "mean"] and table.loc["sasrec", "over_greedy"] == 0
+    assert table["over_sasrec"].notna().sum() == len(table) - 1 and "Greedy SASRec" in found.sentence
+    assert "sasrec" not in set(found.off_policy["agent"])
+    assert held().table["over_sasrec"].isna().all()
 
 
 def test_too_thin_a_log_is_refused():

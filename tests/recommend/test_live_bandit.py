@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from fmcore.recommend import live_bandit as live
+from fmcore.recommend import simulator
+from tests.recommend import toy_visits
 
 T0 = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 GROUPS = SimpleNamespace(of=np.repeat(np.arange(3), 4), names=("news", "games", "food"))
@@ -159,3 +161,25 @@ def test_regret_against_random_on_people_who_like_one_group_more(kind):
         regret += liking.max() - chance
         at_random += liking.max() - liking.mean()
     assert regret < 0.5 * at_random
+
+
+@pytest.mark.parametrize("kind", ["thompson", "linucb"])
+def test_regret_against_random_on_the_simulators_people(kind):
+    """Most people love the first group; the learner is told nothing of anybody and meets each once."""
+    data = toy_visits.log(loved=7)
+    world = simulator.fit(data, toy_visits.GROUPS)
+    groups = SimpleNamespace(of=world.of, names=world.names)
+    flat, luck, rows = live.Prior(np.full(4, 0.6), np.full(4, 3.4)), np.random.default_rng(3), []
+    chosen, evenly = [], []
+    for i in range(160):
+        likes = 1 / (1 + np.exp(-(world.level + 1.0 + world.slope * world.tastes[i % len(world.pasts)])))
+        popular = world.tastes.mean(axis=0)
+        told = live.beliefs(events(*rows), groups, prior=flat)
+        ((item, p),) = live.choose(popular, groups, told, k=1, rng=luck, kind=kind, draws=20)
+        rows.append((10 * i, f"u{i}", item, "shown", p))
+        if luck.random() < likes[item]:
+            rows.append((10 * i + 1, f"u{i}", item, "click"))
+        tops = [int(np.where(world.of == arm, popular, -9).argmax()) for arm in range(4)]
+        chosen.append(likes[tops].max() - likes[item])
+        evenly.append(likes[tops].max() - likes[tops].mean())
+    assert sum(chosen[40:]) < 0.8 * sum(evenly[40:])

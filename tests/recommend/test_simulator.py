@@ -204,7 +204,7 @@ def test_a_world_is_a_function_of_log_and_seed(made):
 def test_a_thin_log_and_a_single_group_are_refused():
     with pytest.raises(simulator.TooThin, match="10 people"):
         simulator.fit(toy_visits.log(n_users=20), toy_visits.GROUPS)
-    with pytest.raises(simulator.TooThin, match="1 groups"):
+    with pytest.raises(simulator.TooThin, match="groups: 1"):
         simulator.fit(toy_visits.log(), Groups(np.zeros(100, dtype=np.int32), ("all",)))
 
 

@@ -12,12 +12,13 @@ N_GROUPS, EACH = 4, 25
 GROUPS = Groups(np.repeat(np.arange(N_GROUPS, dtype=np.int32), EACH), ("news", "games", "food", "music"))
 
 
-def log(*, n_users: int = 240, length: int = 12, seed: int = 0, rated: bool = True) -> Interactions:
-    """Two in three of what a person meets is of their own group; rated 5 there and mostly 3 elsewhere."""
+def log(*, n_users: int = 240, length: int = 12, seed: int = 0, rated: bool = True, loved: int = 1) -> Interactions:
+    """Two in three of what a person meets is of their own group; rated 5 there and mostly 3 elsewhere. Of every `loved` + 3 people, `loved`
+    belong to the first group."""
     rng, rows = np.random.default_rng(seed), []
     n_items = N_GROUPS * EACH
     for user in range(n_users):
-        own = user % N_GROUPS
+        own = max(user % (N_GROUPS + loved - 1) - loved + 1, 0)
         weights = np.where(GROUPS.of == own, 6.0, 1.0) / (1 + np.arange(n_items) % EACH / 5)
         for step, item in enumerate(rng.choice(n_items, length, replace=False, p=weights / weights.sum())):
             rating = (5.0 if GROUPS.of[item] == own or rng.random() < 0.2 else 3.0) if rated else np.nan
