@@ -54,8 +54,7 @@ class Paths(Recommender):
 
     For a person who met latest items of the past at most `lag` places before item j, what they speak for j is the sum of
     exp(-age / recency) * (1 - (step - 1) / lag) / sqrt(meetings of the item + smoothing); j's score is the sum over people of that to the
-    `power`: 1 would be item transitions. At most `meetings` of each item are looked at, evenly spread: a list costs the same however
-    large the log. Items of the past score 0.
+    `power`: 1 would be item transitions. At most `meetings` of each item are looked at: a list costs the same however large the log. Items of the past score 0.
     """
 
     name: ClassVar[str] = "paths"
@@ -81,12 +80,11 @@ class Paths(Recommender):
         return self._take(self._spread(everything.sorted(np.flatnonzero(after > 0))))
 
     def _spread(self, known: Meetings) -> Meetings:
-        """At most `meetings` of each item, evenly spread over the people."""
+        """At most `meetings` of each item, drawn at random but always the same (people may come in an order that means something)."""
+        by_chance = np.lexsort((np.random.default_rng(0).random(len(known.items)), known.items))
         starts = known.of_each()
-        n = np.diff(starts)
-        rank = np.arange(len(known.items)) - np.repeat(starts[:-1], n)
-        share = np.repeat(np.minimum(self.meetings / np.maximum(n, 1), 1.0), n)
-        return known.sorted(np.flatnonzero(np.floor((rank + 1) * share + 1e-9) > np.floor(rank * share + 1e-9)))
+        rank = np.arange(len(known.items)) - np.repeat(starts[:-1], np.diff(starts))
+        return known.sorted(np.sort(by_chance[rank < self.meetings]))
 
     def _take(self, known: Meetings) -> Self:
         self.known, self._starts = known, known.of_each()
