@@ -137,7 +137,7 @@ def slices(histories: Sequence[np.ndarray], targets: np.ndarray, counts: np.ndar
 
 @dataclass(frozen=True, eq=False)
 class Cold:
-    """Items as if nobody had met them: cold bool (n_items,) which; train the histories without them, for a fit; pasts and targets the rows."""
+    """Items as if nobody had met them: cold bool (n_items,) which; train all histories without them; pasts and targets the rows."""
 
     cold: np.ndarray
     train: list[np.ndarray]
