@@ -36,7 +36,7 @@ from fmcore.data import sources
 from fmcore.models import masked_lm
 from fmcore.nouns import FMError
 from fmcore.runs import AlreadyQueued
-from fmcore.tasks import RECOMMEND, TASKS, first_run
+from fmcore.tasks import RECOMMEND, SERVED, TASKS, first_run
 from jobs import JOBS
 from jobs.place import LocalProcess
 from jobs.runner import Runner
@@ -196,12 +196,15 @@ class Desk:
         """Load a new champion as soon as it is one, so that no visitor waits for it."""
         warm: dict[str, str] = {}
         while not self.stopping.wait(1.0):
-            for task in TASKS:
+            for task in SERVED:
                 try:
                     champion = self.runtime.registry.champion(task)
                     if champion is not None and warm.get(task) != champion.version:
                         warm[task] = champion.version
-                        self.runtime.engine.warm(task)
+                        if task == RECOMMEND.name:
+                            self.runtime.recommend.warm()
+                        else:
+                            self.runtime.engine.warm(task)
                 except Exception as error:  # the engine refuses a bad champion to whoever asks; here it only stays cold
                     logger.warning("the champion of %s could not be warmed up", task, exc_info=error)
 

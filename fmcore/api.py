@@ -38,7 +38,7 @@ from fmcore.serving.batcher import Overloaded, Stopping
 from fmcore.serving.engine import Refused
 from fmcore.serving.replies import best_replies
 from fmcore.store.store import StoreError
-from fmcore.tasks import TASKS, UnknownTask, task
+from fmcore.tasks import RECOMMEND, SERVED, TASKS, UnknownTask, task
 from fmcore.text import clean, storable
 
 MAX_TEXTS = 256
@@ -270,8 +270,8 @@ def resume_run(run_id: str) -> JSONResponse:
 def list_models(task_name: Annotated[str | None, Query(alias="task", max_length=120)] = None) -> JSONResponse:
     """Every version with its labels and main figures, newest first."""
     desk = _desk()
-    versions = desk.registry.versions(task(task_name).name if task_name else None)
-    return JSONResponse({"models": [_model(desk, v) for v in versions]})
+    found = desk.registry.versions(task_name if task_name in SERVED or not task_name else task(task_name).name)
+    return JSONResponse({"models": [_model(desk, v) for v in found]})
 
 
 @api.get("/resolve")
@@ -325,7 +325,7 @@ def health() -> JSONResponse:
     overdue = [s.job for s in slots if s.next_at is not None and s.next_at < late]
     planned = [s.next_at for s in slots if s.next_at is not None]
     scheduler = {"ok": bool(planned) and not overdue, "overdue": overdue, "next_at": min(planned, default=None)}
-    models = {name: desk.engine.info(name) for name in TASKS}
+    models = {name: desk.engine.info(name) for name in TASKS} | {RECOMMEND.name: desk.recommend.info()}
     answering = any(m["champion"] for m in models.values()) and not any(m["warning"] for m in models.values())
     well = scheduler["ok"] and answering  # a task that nobody has trained a model for is no fault
     probes = {name: dict(probe()) for name, probe in desk.probes.items()}
@@ -360,7 +360,8 @@ def _run(run: Any, *, status: int = 200) -> JSONResponse:
 
 
 def _model(desk: runtime.Runtime, v: ModelVersion) -> dict[str, Any]:
-    main = {name: v.metrics.get(name) for name in ("n", "accuracy", "macro_f1", "ece", "oos")}
+    names = ("n", "serving", "hr", "ndcg", "coverage") if v.task == RECOMMEND.name else ("n", "accuracy", "macro_f1", "ece", "oos")
+    main = {name: v.metrics.get(name) for name in names}
     kept = {f.name: getattr(v, f.name) for f in dataclasses.fields(v) if f.name not in ("path", "metrics", "verdict")}
     return _plain({**kept, "labels": desk.registry.labels(v), "figures": main})
 

@@ -211,6 +211,17 @@ def test_the_documentation_shows_an_example_that_works_for_each(client):
         assert examples and all(client.post(path, json=example).status_code == 200 for example in examples)
 
 
+def test_versions_and_health_tell_of_recommendations_too(client, desk):
+    version = desk.registry.champion("recommend").version
+    (row,) = client.get("/models", params={"task": "recommend"}).json()["models"]
+    assert row["version"] == version and row["stage"] == "champion" and row["labels"] == [] and row["figures"]["ndcg"]["n"] == 80
+    assert client.get("/models", params={"task": "nonesuch"}).status_code == 404
+    assert client.get("/resolve", params={"name": "recommend"}).json()["version"] == version
+    client.post("/recommend", json={})
+    health = client.get("/health").json()["models"]["recommend"]
+    assert health["champion"] == health["version"] == version and health["warning"] == "" and health["n_items"] == 30
+
+
 def test_the_routes_are_synchronous():
     """A list that is worked out must not hold up the server's event loop."""
     assert "async def" not in Path(api_recommend.__file__).read_text()
