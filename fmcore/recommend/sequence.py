@@ -153,9 +153,8 @@ def params_for(limits: Profile, *, minutes: float, seed: int = 0) -> Sequencing:
     """What the profile's sizes come to within a budget of minutes (0: none): the small model, or the large one where there is time."""
     if 0 < minutes < LONG_MINUTES:
         return Sequencing(width=limits.sequence_width, window=limits.sequence_window, minutes=minutes, seed=seed)
-    return Sequencing(
-        width=limits.long_sequence_width, window=limits.long_sequence_window, dropout=0.3, examined=4000, minutes=minutes, seed=seed
-    )
+    width, window = limits.long_sequence_width, limits.long_sequence_window
+    return Sequencing(width=width, window=window, examined=4000, minutes=minutes, seed=seed)
 
 
 def exported(network: nn.Module) -> bytes:

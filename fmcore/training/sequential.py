@@ -9,6 +9,7 @@ Knows item numbers only, no users, titles or files; what serves is recommend/seq
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ FULL_SOFTMAX = 40_000
 """Items up to which the loss is the softmax over all of them; beyond, its cost outgrows what it gains over many negatives."""
 CACHED = 2**20
 """Scores that stand in memory at once where the loss is over the whole catalogue: about what a processor's cache holds (measured)."""
+STEPS, LEAST_BATCH, MOST_BATCH = 100, 16, 128
+"""Steps an epoch that a batch is chosen for, and the smallest and largest chosen."""
 WIDER = 4
 """How many times wider than the model the middle of a block is."""
 LEAST_SHARE = 1e-37
@@ -44,8 +47,9 @@ class NothingToLearn(FMError):
 class Sequencing:
     """What can be asked of a run.
 
-    window: latest items of a history that are read. minutes: the budget, 0 for none; training ends before where validation has not
-    gained for `patience` epochs. negatives and calibration (t) are gBCE's. examined: people whose next item is asked in validation.
+    window: latest items of a history that are read. batch: windows a step, 0 for about a hundred steps an epoch. minutes: the budget, 0
+    for none; training ends before where validation has not gained for `patience` epochs. negatives and calibration (t) are gBCE's.
+    examined: people whose next item is asked in validation.
     """
 
     width: int = 64
@@ -53,7 +57,7 @@ class Sequencing:
     heads: int = 2
     window: int = 50
     dropout: float = 0.2
-    batch: int = 128
+    batch: int = 0
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     averaging: float = 8.0
@@ -66,10 +70,11 @@ class Sequencing:
     examined: int = 2000
     seed: int = 0
 
-    def plan(self) -> loop.Plan:
-        """The loop's settings."""
+    def plan(self, n_windows: int) -> loop.Plan:
+        """The loop's settings for that many windows."""
+        batch = self.batch or 2 ** round(math.log2(min(MOST_BATCH, max(LEAST_BATCH, n_windows / STEPS))))
         return loop.Plan(
-            epochs=self.epochs, batch=self.batch, learning_rate=self.learning_rate, weight_decay=self.weight_decay, warmup=0.0,
+            epochs=self.epochs, batch=batch, learning_rate=self.learning_rate, weight_decay=self.weight_decay, warmup=0.0,
             patience=self.patience, seed=self.seed, decay=False, seconds=60 * self.minutes, averaging=self.averaging,
         )  # fmt: skip
 
@@ -125,7 +130,7 @@ def train(
     loop.seed_everything(params.seed)
     model = network(n_items, params)
     exam = Exam(model, histories, held, params) if held is not None and (np.asarray(held) >= 0).any() else None
-    plan = params.plan()
+    plan = params.plan(len(rows))
     lost = _loss(model, n_items, params, mean_length=float(rows.lengths.mean()))
     subject = loop.Subject(
         model,
@@ -136,6 +141,7 @@ def train(
         exam.ndcg if exam else None,
         identity=f"sequential {n_items} {params} {rows.digest()} {exam.digest() if exam else ''}",
         figure="val_ndcg",
+        halves=True,
     )
     outcome = loop.fit(subject, plan, report=report, checkpoint=checkpoint, device=device, span=span)
     model.to("cpu")
@@ -143,7 +149,7 @@ def train(
         "val_ndcg": outcome.best, "best_epoch": outcome.best_epoch, "epochs": outcome.epochs, "steps": outcome.steps,
         "stopped_early": outcome.stopped_early, "seconds": round(outcome.elapsed_s, 1), "examples_per_s": round(outcome.examples_per_s, 1),
         "device": outcome.device, "n_windows": len(rows), "n_targets": int(rows.lengths.sum()), "n_examined": len(exam) if exam else 0,
-        "loss": params.how(n_items), "parameters": sum(p.numel() for p in model.parameters()),
+        "loss": params.how(n_items), "batch": plan.batch, "parameters": sum(p.numel() for p in model.parameters()),
         "curve": [row["val_ndcg"] for row in outcome.history], "params": asdict(params),
     }  # fmt: skip
     return Trained(model, params, outcome, figures)
@@ -263,12 +269,12 @@ def softmax_loss(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     """Sum of the cross-entropies of softmax(states @ table.T) (m, n_items) with targets int64 (m,).
 
     Scores and gradients are computed together, some places at a time, so that the (m, n_items) scores never stand in memory as a whole;
-    the gradients' products are in bfloat16 where the processor multiplies that faster.
+    the scores are in float32, the products of the gradients in bfloat16 where that is faster.
     """
     import torch
 
-    halved = states.device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    short = torch.bfloat16 if halved else states.dtype
+    kind = states.device.type
+    short = torch.bfloat16 if kind == "cuda" or loop.multiplies_halves() else torch.float32
 
     class Fused(torch.autograd.Function):
         @staticmethod
@@ -276,10 +282,10 @@ def softmax_loss(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
             total = torch.zeros((), device=states.device)
             to_states, to_table = torch.empty_like(states), torch.zeros_like(table)
             states_short, table_short = states.to(short), table.to(short)
-            chunk = max(32, (CACHED if states.device.type == "cpu" else 256 * CACHED) // len(table))
+            chunk = max(32, (CACHED if kind == "cpu" else 256 * CACHED) // len(table))
             for start in range(0, len(states), chunk):
                 part, wanted = slice(start, start + chunk), targets[start : start + chunk, None]
-                shares = (states[part] @ table.T).float().softmax(1)
+                shares = (states[part] @ table.T).softmax(1)
                 total -= shares.gather(1, wanted).clamp(min=LEAST_SHARE).log().sum()
                 shares.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=shares.dtype))
                 shares = shares.to(short)
@@ -293,7 +299,8 @@ def softmax_loss(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
             to_states, to_table = ctx.saved_tensors
             return grad * to_states, grad * to_table
 
-    return Fused.apply(states, table)
+    with torch.autocast(kind, enabled=False):
+        return Fused.apply(states.float(), table)
 
 
 def gbce_loss(states: Tensor, table: Tensor, targets: Tensor, *, negatives: int, calibration: float) -> Tensor:
@@ -342,7 +349,8 @@ class Exam:
             rows = self._rows[start : start + batch]
             ids, lengths = padded([past[-self._window :] for past, _ in rows])
             last = self._model(ids.to(device))[torch.arange(len(rows), device=device), lengths.to(device) - 1]
-            scores = (last @ self._model.items.weight.T).float()
+            with torch.autocast(device.type, enabled=False):  # rounded to bfloat16, scores that differ would be equal
+                scores = last.float() @ self._model.items.weight.T
             wanted = torch.tensor([item for _, item in rows], device=device)
             mine = scores.gather(1, wanted[:, None])
             for row, (past, _) in enumerate(rows):

@@ -195,3 +195,18 @@ def test_nothing_to_learn_from_is_refused(histories):
 def test_a_large_catalogue_is_trained_against_many_negatives_and_a_small_one_against_all():
     assert Sequencing().how(sequential.FULL_SOFTMAX) == "softmax"
     assert Sequencing().how(sequential.FULL_SOFTMAX + 1) == "gbce"
+
+
+@pytest.mark.parametrize(("n_windows", "batch"), [(5, 16), (2_300, 32), (8_600, 64), (23_000, 128), (10**6, 128)])
+def test_a_batch_is_chosen_for_about_a_hundred_steps_an_epoch(n_windows, batch):
+    assert Sequencing().plan(n_windows).batch == batch
+
+
+def test_scores_that_differ_are_not_rounded_together_in_validation():
+    histories, following = chains()
+    trained = train(dataclasses.replace(TINY, epochs=2))
+    exam = sequential.Exam(trained.network.eval(), histories, following, TINY)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        trained.network.items.weight[1:] = trained.network.items.weight[:1] * (1 + 1e-4 * torch.arange(1, N_ITEMS)[:, None])
+        ranks = exam.ranks()
+    assert len(ranks.unique()) > 3
