@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fmcore.recommend import off_policy
+from fmcore.recommend import bandits, logged, off_policy, simulator
+from tests.recommend import toy_visits
 
 
 def by_name(values):
@@ -113,3 +114,52 @@ def test_the_same_seed_gives_the_same_interval():
     rng = np.random.default_rng(0)
     rewards, weights = rng.random(100), rng.random(100)
     assert off_policy.estimates(rewards, weights, seed=3) == off_policy.estimates(rewards, weights, seed=3)
+
+
+@pytest.mark.slow
+def test_coverage_over_many_logs_of_the_simulator_is_between_90_and_99_percent():
+    data = toy_visits.log()
+    session = simulator.Session(simulator.fit(data, toy_visits.GROUPS), toy_visits.model(data).scores)
+    met = logged.met_in(session, n=600, seed=0)
+    features = np.stack([bandits.features(observation) for observation in met.observations])
+    greedy = np.eye(4)[np.zeros(600, dtype=int)]
+    found = off_policy.repeated(features, met.chances, met.logging, greedy, n=1000, repeats=200).set_index("estimator")
+    assert found["coverage"].between(0.90, 0.99).all()
+    assert found.loc["dr", "relative_error"] <= found.loc["ips", "relative_error"]
+
+
+def test_a_log_drawn_of_the_simulator_has_the_logging_policys_actions_and_the_truths_rewards():
+    data = toy_visits.log()
+    session = simulator.Session(simulator.fit(data, toy_visits.GROUPS), toy_visits.model(data).scores)
+    met = logged.met_in(session, n=200, seed=0)
+    at, log = logged.drawn(met, n=20_000, seed=0)
+    assert np.bincount(log.actions, minlength=4) / 20_000 == pytest.approx(logged.preferring(4), abs=0.015)
+    assert log.rewards.mean() == pytest.approx(met.chances[at, log.actions].mean(), abs=0.005)
+    assert np.array_equal(log.observations, met.observations[at])
+
+
+def test_a_real_log_is_read_at_the_moment_before_each_step():
+    """The action is the place of the next item's group among the candidates, the reward whether it was rated 4 or more."""
+    data = toy_visits.log()
+    world, model = simulator.fit(data, toy_visits.GROUPS), toy_visits.model(data)
+    session = simulator.Session(world, model.scores)
+    log = logged.of_people(data, session, n=300, seed=0)
+    assert len(log.actions) == 300 and set(log.rewards) == {0.0, 1.0} and "estimated" in log.how
+    assert log.propensities.sum(axis=1) == pytest.approx(1)
+    first = (log.actions == 0).mean()
+    assert first > 0.4 and log.rewards[log.actions == 0].mean() > log.rewards[log.actions != 0].mean()
+
+
+@pytest.mark.parametrize(("rating", "why"), [(np.nan, "0 rated steps"), (5.0, "same side")])
+def test_a_log_without_two_sorts_of_ratings_values_nothing(rating, why):
+    data = toy_visits.log()
+    data.rows["rating"] = np.float32(rating)
+    session = simulator.Session(simulator.fit(data, toy_visits.GROUPS), toy_visits.model(data).scores)
+    assert why in logged.of_people(data, session, n=300, seed=0)
+
+
+def test_no_live_rows_are_refused_in_words():
+    import pandas as pd
+
+    found = logged.live(pd.DataFrame(columns=["who", "item", "kind", "value", "happened_at"]).astype({"item": int}), toy_visits.GROUPS)
+    assert {policy for policy, _ in found} == {"learner", "even"} and all(value.value is None and value.note for _, value in found)
