@@ -122,7 +122,7 @@ def rows(
                 st.markdown(_told(answer, found, moved.get(found.item), sentence, groups), width="stretch")
                 with st.container(gap=None, width=SIDE, horizontal_alignment="right"):
                     with st.container(horizontal=True, horizontal_alignment="right", gap="xsmall", wrap=False):
-                        _buttons(found, key=key, act=act, why=why)
+                        _buttons(found, place, key=key, act=act, why=why)
                     chance = "" if found.probability is None else f"  \n:small[:gray[listed with {figures.probability(found.probability)}]]"
                     st.markdown(bar(share, found.score) + chance, width="content", text_alignment="right")
 
@@ -136,14 +136,17 @@ def _told(answer: Any, found: Any, move: int | str | None, sentence: bool, group
     return "  \n".join(line for line in (title, text, f":small[{reason}]") if line)
 
 
-def _buttons(found: Any, *, key: str, act: Callable[[str, str, str], None] | None, why: Callable[[str, str], None] | None) -> None:
-    """Keyed by the item, not by its place: a click that comes after the list has moved never means another item."""
+def _buttons(
+    found: Any, place: int, *, key: str, act: Callable[[str, str, str], None] | None, why: Callable[[str, str], None] | None
+) -> None:
+    """Keyed by the place, so that a list that is drawn anew keeps its buttons: with the item's key, old and new ones stand side by side
+    until the drawing is over."""
     if act is not None:
         for kind, word in ACTIONS:
             told = (kind, found.item, found.title)
-            st.button(f":small[{word}]", key=f"{key}-{kind}-{found.item}", type="tertiary", on_click=act, args=told)
+            st.button(f":small[{word}]", key=f"{key}-{kind}-{place}", type="tertiary", on_click=act, args=told)
     if why is not None:
-        st.button(":small[Why?]", key=f"{key}-why-{found.item}", type="tertiary", on_click=why, args=(found.item, found.title))
+        st.button(":small[Why?]", key=f"{key}-why-{place}", type="tertiary", on_click=why, args=(found.item, found.title))
 
 
 def beside(now: Any, then: Any) -> tuple[list[str], list[str]]:
@@ -161,3 +164,8 @@ def listed(names: Iterable[str], limit: int = 4) -> str:
     """Titles as one piece of markdown, escaped: "**A**, **B** and 2 more"."""
     shown = [f"**{ui.esc(ui.short(name, 60))}**" for name in names]
     return ", ".join(shown[:limit]) + (f" and {len(shown) - limit} more" if len(shown) > limit else "")
+
+
+def model_title(shelf: Any, name: str) -> str:
+    """What a model is called; of a mixture the names of its parts. Plain text."""
+    return " + ".join(str(getattr(shelf.models.get(part), "title", part)) for part in name.split(" + "))

@@ -7,23 +7,27 @@ sentence and an invented name stay in the visitor's session and in the store.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Any
 
-import plotly.graph_objects as go
 import streamlit as st
 
-from fmcore import clock
+from fmcore import clock, runtime
 from fmcore.nouns import FMError
 from fmcore.recommend.events import Event
 from fmcore.recommend.service import Answer, Ask, Past
-from pages import figures, recommend_bandit, recommend_cold, recommend_list, recommend_why, ui
+from pages import figures, recommend_bandit, recommend_cold, recommend_diversity, recommend_list, recommend_why, ui
 
 SHOWN_PAST = 8
 """Newest items of a past that are drawn until somebody asks for all."""
 MOST_PAST = 200
-MOST_NAMES = 5_000
+MOST_NAMES = 1_000
 """Names that the picker offers; any other one can be typed."""
+OPENED_CHARS = 600
+"""Characters of the text of what was opened."""
+TWICE_S = 0.3
+"""A second click on the same word within this time is half of a double click: the list under it has moved, it was not meant for that."""
 KS = (5, 10, 20)
 SERVED = "served model"
 LEARNERS = {"Off": None, "Thompson sampling": "thompson", "LinUCB": "linucb"}
@@ -67,14 +71,15 @@ def _bar(desk: Any, shelf: Any) -> str:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         who = st.selectbox(
             "Person", names, key="recommend_who", accept_new_options=True, placeholder="Pick or type a name", on_change=_other_person,
-            width=230, format_func=_name, help="Anybody in the data set, or any name you type: a new name starts without a past.",
+            width=230,
+            help=f"Type to search. The first {MOST_NAMES:,} names are listed, any other can be typed; a new one starts without a past.",
         )  # fmt: skip
         st.button("New person", icon=":material/person_add:", on_click=_new_person)
-        served = shelf.serving
-        options = [SERVED, *(name for name in shelf.models)]
+        titles = {name: recommend_list.model_title(shelf, name) for name in shelf.models}
+        titles[SERVED] = f"{titles[shelf.serving]} · served"
         st.selectbox(
-            "Model", options, key="recommend_model", width=260, bind="query-params",
-            format_func=lambda name: f"{_title(shelf, served)} · served" if name == SERVED else _title(shelf, name),
+            "Model", [SERVED, *shelf.models], key="recommend_model", width=260, bind="query-params",
+            format_func=lambda name: titles.get(name, name),
         )  # fmt: skip
         st.selectbox("Items", KS, index=1, key="recommend_k", width=86, bind="query-params")
         st.segmented_control(
@@ -83,15 +88,6 @@ def _bar(desk: Any, shelf: Any) -> str:
         )  # fmt: skip
     _address(shelf, who or "")
     return who or ""
-
-
-def _name(who: str) -> str:
-    return ui.short(who, 40)
-
-
-def _title(shelf: Any, name: str) -> str:
-    """A model's title; of a mixture the titles of its parts."""
-    return " + ".join(str(getattr(shelf.models.get(part), "title", part)) for part in name.split(" + "))
 
 
 def _address(shelf: Any, who: str) -> None:
@@ -132,7 +128,7 @@ def _ask(shelf: Any, who: str) -> Ask:
         sentence=recommend_cold.sentence_of(who),
         k=state.get("recommend_k", 10),
         model=None if model not in shelf.models else model,
-        diversity=state.get("recommend_diversity", 0) / 100,
+        diversity=recommend_diversity.chosen(),
         learner=LEARNERS.get(state.get("recommend_learner", "Off")),
     )
 
@@ -147,7 +143,7 @@ def _lists(desk: Any, shelf: Any, who: str) -> None:
     with left:
         _history(who, past)
     with under, ui.guarded():
-        _diversity(desk)
+        recommend_diversity.draw(desk)
     ask = _ask(shelf, who)
     with right:
         answer = _answered(desk, ask, past)
@@ -186,12 +182,13 @@ def _again() -> None:
 
 
 def _remember(who: str, answer: Answer) -> None:
-    """Keep this list and the one before it, so that what moved can be marked."""
+    """Keep this list, the one before it and what led from that to this, so that what moved can be marked."""
     order = tuple(found.item for found in answer.items)
     seen = st.session_state.get("recommend_seen")
     names = {**(seen["titles"] if seen else {}), **recommend_list.titles(answer)}
     before = seen["order"] if seen and seen["who"] == who else None
-    st.session_state["recommend_seen"] = {"who": who, "order": order, "before": before, "titles": names}
+    did = st.session_state.pop("recommend_did", None)  # nothing was done: the settings changed
+    st.session_state["recommend_seen"] = {"who": who, "order": order, "before": before, "titles": names, "did": did}
 
 
 def _list(desk: Any, shelf: Any, ask: Ask, answer: Answer) -> None:
@@ -200,7 +197,7 @@ def _list(desk: Any, shelf: Any, ask: Ask, answer: Answer) -> None:
     ui.card("Next for you", _how(shelf, ask, answer), chips.strip())
     with st.container(gap="xsmall"):  # always there, so that the rows below keep their place and do not jump while they are drawn anew
         _notes(answer)
-        _what_happened()
+        _what_happened(desk)
     if not answer.items:
         ui.empty("Nothing left to show", answer.note, icon=":material/done_all:")
         return
@@ -231,30 +228,33 @@ def _how(shelf: Any, ask: Ask, answer: Answer) -> str:
     """Who answered, how fast, on how much."""
     n = answer.n_history
     on = f"on {n:,} item{'' if n == 1 else 's'} of the past" if n else "on your sentence" if ask.sentence else "without a past"
-    return f"answered in {_ms(answer.ms)} by {ui.esc(_title(shelf, answer.model))}, {on}"
+    return f"answered in {_ms(answer.ms)} by {ui.esc(recommend_list.model_title(shelf, answer.model))}, {on}"
 
 
 def _ms(ms: float) -> str:
     return f"{ms:.1f}\u00a0ms" if ms < 10 else f"{ms:,.0f}\u00a0ms"
 
 
-def _what_happened() -> None:
+def _what_happened(desk: Any) -> None:
     """The last thing that was done, what it changed, and the way back."""
     for refused in st.session_state.get("recommend_refused", ()):
         st.warning(ui.esc(refused), icon=":material/warning:")
-    did = st.session_state.get("recommend_did")
     seen = st.session_state.get("recommend_seen")
-    if not did or not seen:
+    if not seen or seen["before"] is None:
         return
-    kind, item, title = did
-    changed = recommend_list.change(seen["order"], seen["before"], seen["titles"], besides=item)
+    kind, item, title = seen["did"] or ("", "", "")
+    changed = ui.esc(recommend_list.change(seen["order"], seen["before"], seen["titles"], besides=item))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        words = f"After {DID[kind]} **{ui.esc(ui.short(title, 60))}**: {ui.esc(changed) or 'nothing to compare with yet'}."
-        st.markdown(f":small[:material/update: {words}]", width="content")
+        done = f"{DID[kind]} **{ui.esc(ui.short(title, 60))}**" if kind else "the change of settings"
+        st.markdown(f":small[:material/update: After {done}: {changed}.]", width="content")
         if kind in ("forget", "skip"):
-            st.button(
-                "Put it back", key="recommend_undo", type="tertiary", icon=":material/undo:", on_click=_act, args=("keep", item, title)
-            )
+            told = ("keep", item, title)
+            st.button("Put it back", key="recommend_undo", type="tertiary", icon=":material/undo:", on_click=_act, args=told)
+    if kind == "click":
+        now = desk.recommend.current()
+        number = now.numbers.get(item)
+        if number is not None and now.items.texts[number]:
+            ui.note(ui.esc(ui.short(now.items.texts[number], OPENED_CHARS)))
 
 
 # ---------------------------------------------------------------- the past
@@ -267,27 +267,27 @@ def _history(who: str, past: Sequence[Past]) -> None:
         st.markdown(":small[Nothing yet. Open or like something on the right, or write a sentence above.]")
     everything = st.session_state.get("recommend_all_past", False)
     with st.container(gap="xsmall"):
-        for met in past[: MOST_PAST if everything else SHOWN_PAST]:
-            _met(met)
+        for place, met in enumerate(past[: MOST_PAST if everything else SHOWN_PAST], start=1):
+            _met(met, place)
     if len(past) > SHOWN_PAST:
         st.toggle(f"Show {'all' if len(past) <= MOST_PAST else f'{MOST_PAST} of'} {len(past):,}", key="recommend_all_past")
-    for item, title in removed.items():
+    for place, (item, title) in enumerate(removed.items(), start=1):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", gap="small", wrap=False):
             st.markdown(f":small[:gray[Removed: ~~{ui.esc(ui.short(title, 50))}~~]]")
             label = ":small[Put back]"
-            st.button(label, key=f"recommend_keep_{item}", type="tertiary", on_click=_act, args=("keep", item, title))
+            st.button(label, key=f"rec-keep-{place}", type="tertiary", on_click=_act, args=("keep", item, title))
 
 
-def _met(met: Past) -> None:
+def _met(met: Past, place: int) -> None:
     """One item of the past: what, how, when, and what it does to the list."""
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", wrap=False):
         st.markdown(f"{ui.esc(ui.short(met.title, 60))}  \n:small[:gray[{_how_met(met)}]]", width="stretch")
         st.button(
-            ":small[Without it?]", key=f"rec-if-{met.item}", type="tertiary", on_click=_without, args=(met.item, met.title),
+            ":small[Without it?]", key=f"rec-if-{place}", type="tertiary", on_click=_without, args=(met.item, met.title),
             help="What would change on your list", wrap=False,
         )  # fmt: skip
         st.button(
-            "", key=f"rec-forget-{met.item}", type="tertiary", icon=":material/close:", on_click=_act,
+            "", key=f"rec-forget-{place}", type="tertiary", icon=":material/close:", on_click=_act,
             args=("forget", met.item, met.title), help="Remove this from my history",
         )  # fmt: skip
 
@@ -307,11 +307,10 @@ def _how_met(met: Past) -> str:
 
 def _act(kind: str, item: str, title: str) -> None:
     """Send one event; the next drawing shows what it changed. A refusal is said, nothing is lost."""
-    from fmcore import runtime
-
     desk, who = runtime.current(), st.session_state.get("recommend_who") or ""
-    st.session_state.update(recommend_refused=(), recommend_did=(kind, item, title))
-    if desk is None or not who:
+    before, now = st.session_state.get("recommend_clicked", ("", 0.0)), time.monotonic()
+    st.session_state["recommend_clicked"] = (kind, now)
+    if desk is None or not who or (kind == before[0] and now - before[1] < TWICE_S):
         return
     try:
         noted = desk.recommend.note([Event(who=who, item=item, kind=kind)])
@@ -319,6 +318,9 @@ def _act(kind: str, item: str, title: str) -> None:
         st.session_state["recommend_refused"] = (str(error),)
         return
     st.session_state["recommend_refused"] = tuple(f"Not stored: {reason}" for _, reason in noted.refused)
+    if noted.refused:
+        return
+    st.session_state["recommend_did"] = (kind, item, title)
     removed = st.session_state.setdefault("recommend_removed", {}).setdefault(who, {})
     if kind == "forget":
         removed[item] = title
@@ -340,58 +342,7 @@ def _without(item: str, title: str) -> None:
     st.session_state["recommend_open"] = ("without", item, title)
 
 
-# ---------------------------------------------------------------- diversity
-
-
-def _diversity(desk: Any) -> None:
-    """The slider, and where its place stands between accuracy and diversity."""
-    ui.card("Diversity", "how unlike each other the items are")
-    st.slider(
-        "Diversity", 0, 100, 0, 5, key="recommend_diversity", format="%d %%", bind="query-params", label_visibility="collapsed",
-        help="0 %: the model's own order. 100 %: as different from each other as can be.",
-    )  # fmt: skip
-    frame = desk.recommend.frontier()
-    if frame is None or not len(frame):
-        ui.note("Accuracy against diversity was not measured for this version.")
-        return
-    chosen = st.session_state.get("recommend_diversity", 0) / 100
-    fig, words = frontier(frame, chosen)
-    ui.show(fig, "recommend-frontier", words)
-    n = int(frame["n"].max())
-    ui.note(f"NDCG@10 against how unlike the items are, on {n:,} held-out people; band: 95 % interval. The ring is where you are.")
-
-
-def frontier(frame: Any, chosen: float) -> tuple[go.Figure, str]:
-    """(figure, in words) of measured accuracy over measured diversity, with the chosen place between the nearest measured ones."""
-    import numpy as np
-
-    t = ui.tokens()
-    rows = frame.sort_values("diversity")
-    x, y = (np.interp(chosen, rows["diversity"], rows[name]) for name in ("ild", "ndcg"))
-    fig = go.Figure()
-    order = rows.sort_values("ild")
-    fig.add_scatter(x=order["ild"], y=order["ndcg_high"], line_width=0, mode="lines", hoverinfo="skip")
-    fig.add_scatter(
-        x=order["ild"],
-        y=order["ndcg_low"],
-        line_width=0,
-        mode="lines",
-        fill="tonexty",
-        fillcolor=ui.rgba(t["accent"], 0.14),
-        hoverinfo="skip",
-    )
-    fig.add_scatter(
-        x=rows["ild"], y=rows["ndcg"], mode="lines+markers", line={"color": t["accent"], "width": 2}, marker={"size": 6},
-        customdata=100 * rows["diversity"], hovertemplate="slider %{customdata:.0f} %: NDCG@10 %{y:.3f}, diversity %{x:.2f}<extra></extra>",
-    )  # fmt: skip
-    fig.add_scatter(
-        x=[x], y=[y], mode="markers", hoverinfo="skip", cliponaxis=False,
-        marker={"size": 13, "color": t["bg"], "line": {"width": 3, "color": t["accent"]}},
-    )  # fmt: skip
-    ui.desk(fig, "small", hovermode="closest", showlegend=False)
-    fig.update_xaxes(title_text="diversity (0 to 1)", nticks=4)
-    fig.update_yaxes(title_text="NDCG@10", nticks=4, rangemode="tozero")
-    return fig, f"At {100 * chosen:.0f} % the list has NDCG@10 {y:.3f} and diversity {x:.2f}."
+# ---------------------------------------------------------------- facts
 
 
 def facts(desk: Any) -> str:

@@ -72,10 +72,11 @@ def _why(desk: Any, ask: Any, item: str) -> None:
             table(why.contributions), hide_index=True, row_height=34, key="recommend-why-table", alt="What each item of the past adds",
             column_config={
                 "Adds": st.column_config.NumberColumn(format="%+.3f", width="small"),
-                "Without it": st.column_config.NumberColumn("Without it, score", format="%+.3f", width="small"),
+                "Without it": st.column_config.NumberColumn("Score without it", format="%+.3f", width="small"),
             },
         )  # fmt: skip
-        ui.note(f"Model {ui.esc(why.model)}, version {ui.esc(why.version)} · score {why.score:.3g}, comparable within this list only.")
+        model = recommend_list.model_title(desk.recommend.shelf(why.version), why.model)
+        ui.note(f"{ui.esc(model)}, version {ui.esc(why.version)} · score {why.score:.3g}, comparable within this list only.")
 
 
 def table(contributions: Sequence[Any]) -> pd.DataFrame:

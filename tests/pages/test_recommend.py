@@ -23,7 +23,7 @@ from fmcore.recommend.versions import Versions
 from fmcore.store.store import Store
 from fmcore.text import clean
 from jobs import JOBS
-from pages import recommend_bandit, recommend_cold, recommend_list, recommend_live
+from pages import recommend_bandit, recommend_cold, recommend_diversity, recommend_list, recommend_live
 from tests.recommend import toy_service
 
 SHELL = str(Path(__file__).resolve().parents[2] / "pages" / "shell.py")
@@ -118,7 +118,7 @@ def test_the_chosen_place_lies_on_the_measured_frontier():
         "diversity": [0.0, 0.5, 1.0], "ndcg": [0.3, 0.2, 0.1], "ndcg_low": [0.2, 0.1, 0.0], "ndcg_high": [0.4, 0.3, 0.2],
         "ild": [0.5, 0.6, 0.9], "coverage": [0.1] * 3, "n": [80] * 3,
     })  # fmt: skip
-    figure, words = recommend_live.frontier(frame, 0.25)
+    figure, words = recommend_diversity.frontier(frame, 0.25)
     assert figure.data[-1].x[0] == pytest.approx(0.55) and figure.data[-1].y[0] == pytest.approx(0.25)
     assert "NDCG@10 0.250" in words and "diversity 0.55" in words
 
@@ -172,6 +172,12 @@ def desk(filled, tmp_path):
     runtime.stop()
 
 
+@pytest.fixture(autouse=True)
+def no_double_clicks(monkeypatch):
+    """Tests click faster than people."""
+    monkeypatch.setattr(recommend_live, "TWICE_S", 0.0)
+
+
 @pytest.fixture
 def bare(tmp_path):
     """A desk without any version."""
@@ -203,15 +209,31 @@ def plain(at) -> str:
 
 def listed(at) -> list[str]:
     """Ids of the list's items, in order."""
-    return [b.key.removeprefix("rec-like-") for b in at.button if b.key and b.key.startswith("rec-like-")]
+    n = sum(bool(b.key and b.key.startswith("rec-like-")) for b in at.button)
+    order = list(at.session_state["recommend_seen"]["order"]) if n else []
+    assert len(order) == n
+    return order
 
 
 def past(at) -> list[str]:
-    return [b.key.removeprefix("rec-forget-") for b in at.button if b.key and b.key.startswith("rec-forget-")]
+    """Ids of the past's items that are shown, newest first."""
+    n = sum(bool(b.key and b.key.startswith("rec-forget-")) for b in at.button)
+    who = at.selectbox(key="recommend_who").value
+    return [met.item for met in runtime.current().recommend.history(who)[:n]]
 
 
 def press(at, key) -> AppTest:
     return sound(at.button(key=key).click().run())
+
+
+def do(at, kind, item) -> AppTest:
+    """Press a button of an item of the list."""
+    return press(at, f"rec-{kind}-{listed(at).index(item) + 1}")
+
+
+def to_past(at, kind, item) -> AppTest:
+    """Press a button of an item of the past."""
+    return press(at, f"rec-{kind}-{past(at).index(item) + 1}")
 
 
 def stranger(at) -> AppTest:
@@ -263,7 +285,7 @@ def test_what_a_title_holds_is_shown_as_text_everywhere(desk):
 def test_a_like_joins_the_past_and_moves_the_list_at_once(desk):
     at = opened()
     before = listed(at)
-    press(at, f"rec-like-{before[2]}")
+    do(at, "like", before[2])
     assert past(at)[0] == before[2] and before[2] not in listed(at) and listed(at) != before
     assert "After you liked" in plain(at) and ("▲" in told(at) or "new" in told(at))
     assert "liked here · just now" in plain(at)
@@ -274,19 +296,28 @@ def test_a_like_joins_the_past_and_moves_the_list_at_once(desk):
 def test_a_skip_keeps_an_item_off_without_joining_the_past(desk):
     at = opened()
     first, met = listed(at)[0], past(at)
-    press(at, f"rec-skip-{first}")
+    do(at, "skip", first)
     assert first not in listed(at) and past(at) == met
     assert "After you skipped" in plain(at)
     press(at, "recommend_undo")
     assert first in listed(at)
 
 
+def test_half_a_double_click_does_not_mean_what_moved_under_it(desk, monkeypatch):
+    monkeypatch.setattr(recommend_live, "TWICE_S", 60.0)
+    at = opened()
+    first = listed(at)[0]
+    do(at, "like", first)
+    do(at, "like", listed(at)[0])
+    assert desk.store.rows("SELECT item FROM interactions") == [{"item": first}]
+
+
 def test_removing_from_the_past_can_be_taken_back(desk):
     at = opened()
     before, newest = listed(at), past(at)[0]
-    press(at, f"rec-forget-{newest}")
+    to_past(at, "forget", newest)
     assert newest not in past(at) and newest not in listed(at)
-    assert "After you removed" in plain(at) and f"recommend_keep_{newest}" in [b.key for b in at.button]
+    assert "After you removed" in plain(at) and "rec-keep-1" in [b.key for b in at.button]
     press(at, "recommend_undo")
     assert newest in past(at) and set(listed(at)) == set(before)
 
@@ -302,7 +333,7 @@ def test_what_would_change_is_shown_before_anything_is_stored(desk):
     item = max(past(at), key=lambda one: len(left(one)))
     gone, then = left(item), [one.item for one in desk.recommend.without(ask, item).items]
     assert gone
-    press(at, f"rec-if-{item}")
+    to_past(at, "if", item)
     assert "would leave" in plain(at) and "would enter" in plain(at)
     assert len(re.findall(r"leaves (?:because|although)|too far back", plain(at))) == min(3, len(gone))
     assert "Nothing is changed yet" in plain(at)
@@ -315,7 +346,7 @@ def test_what_would_change_is_shown_before_anything_is_stored(desk):
 def test_why_shows_every_contribution_with_its_check(desk):
     at = opened()
     item = listed(at)[0]
-    press(at, f"rec-why-{item}")
+    do(at, "why", item)
     why = desk.recommend.why(recommend_live.Ask(who=at.selectbox(key="recommend_who").value), item)
     table = at.dataframe[0].value
     assert sorted(table["Adds"]) == pytest.approx(sorted(part.value for part in why.contributions))
@@ -326,7 +357,7 @@ def test_why_shows_every_contribution_with_its_check(desk):
 def test_the_fallback_badge_is_there_exactly_when_a_fallback_answered(desk):
     at = stranger(opened())
     assert badge(at) and "Nothing is known of" in plain(at) and "because many people met it" in plain(at)
-    press(at, f"rec-click-{listed(at)[0]}")
+    do(at, "click", listed(at)[0])
     asked = desk.recommend.recommend(recommend_live.Ask(who=at.selectbox(key="recommend_who").value))
     assert badge(at) == bool(asked.fallback)
     sound(at.selectbox(key="recommend_model").set_value("popularity").run())
@@ -341,7 +372,7 @@ def test_an_invented_name_is_theirs_and_stays_out_of_the_address(desk):
     assert at.query_params["who"] in (known, [known])
     sound(at.selectbox(key="recommend_who").set_value(ana).run())
     assert "who" not in at.query_params and past(at) == ["item-3"]
-    press(at, f"rec-like-{listed(at)[0]}")
+    do(at, "like", listed(at)[0])
     assert {row["who"] for row in desk.store.rows("SELECT who FROM interactions")} == {ana}
     assert "<b>Ana" not in told(at).replace("\\<", "")
 
@@ -360,8 +391,8 @@ def test_a_sentence_begins_a_walk_that_clicks_go_on_with(desk):
     assert not badge(at) and "painted red" in titles[listed(at)[0]]
     assert "because of your sentence" in plain(at) and "on your sentence" in plain(at)
     assert "How the list moved" not in {h.value for h in at.header}
-    press(at, f"rec-like-{listed(at)[0]}")
-    press(at, f"rec-like-{listed(at)[1]}")
+    do(at, "like", listed(at)[0])
+    do(at, "like", listed(at)[1])
     assert "How the list moved" in {h.value for h in at.header} and len(at.get("plotly_chart")) >= 2
     assert "on 2 items of the past" in plain(at)
     assert "painted red" not in str(dict(at.query_params)) and "red" not in str(desk.store.rows("SELECT * FROM interactions"))
@@ -385,9 +416,9 @@ def test_the_bandit_chooses_says_with_which_probability_and_learns(desk):
     sound(at.segmented_control(key="recommend_learner").set_value("Thompson sampling").run())
     shown = desk.store.rows("SELECT count(*) AS n FROM interactions WHERE kind = 'shown'")[0]["n"]
     assert shown == len(listed(at)) == 10 and "listed with" in plain(at) and "it explores" in plain(at)
-    press(at, f"rec-why-{listed(at)[0]}")
+    do(at, "why", listed(at)[0])
     assert desk.store.rows("SELECT count(*) AS n FROM interactions WHERE kind = 'shown'")[0]["n"] == shown, "looking is not showing"
-    press(at, f"rec-like-{listed(at)[0]}")
+    do(at, "like", listed(at)[0])
     assert desk.store.rows("SELECT count(*) AS n FROM interactions WHERE kind = 'shown'")[0]["n"] == 2 * shown
     sound(at.segmented_control(key="recommend_learner").set_value("Off").run())
     assert "listed with" not in plain(at)
@@ -408,7 +439,7 @@ def test_a_short_list_says_why_and_an_empty_one_that_nothing_is_left(desk):
     desk.recommend.note([Event("Ana", item, "view") for item in ids[:-1]])
     at = sound(opened().selectbox(key="recommend_who").set_value("Ana").run())
     assert listed(at) == [ids[-1]] and "Only 1 item is left to show" in plain(at)
-    press(at, f"rec-click-{ids[-1]}")
+    do(at, "click", ids[-1])
     assert "Nothing left to show" in plain(at) and not listed(at)
 
 
