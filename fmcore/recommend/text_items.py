@@ -59,7 +59,8 @@ class TextItems(Recommender):
                 report.progress(0.1 + 0.7 * fraction, message)
 
         said(0.0)
-        self._home = served_form(self.encoder or settings().base_model, max_tokens=self.max_tokens)
+        forms = settings().home / "cache" / "encoders"
+        self._home = served_form(self.encoder or settings().base_model, max_tokens=self.max_tokens, home=forms)
         self._reader = ServedEncoder(self._home, max_tokens=self.max_tokens)
         texts = texts_of(items)
         cache = EmbeddingCache(settings().home / "cache" / "embeddings")
@@ -117,7 +118,8 @@ class TextItems(Recommender):
             return self
         rows, n = sorted(set(rows)), len(told)
         now = Items(*(tuple(told[row][column] for row in range(n)) for column in range(3)))
-        said = [texts_of(now)[row] for row in rows]
+        texts = texts_of(now)
+        said = [texts[row] for row in rows]
         vectors = self.embed(said)
         placed = text_map.placed(self._features.of(said, vectors), self._map)
         new = TextItems(encoder=self.encoder, max_tokens=self.max_tokens)
@@ -166,19 +168,15 @@ def texts_of(items: Items) -> list[str]:
     ]
 
 
-def served_form(encoder: str, *, max_tokens: int) -> Path:
-    """The folder with an encoder's ONNX graph and tokenizer: itself where it has them, else made once for its weights and kept.
+@functools.lru_cache(maxsize=4)
+def served_form(encoder: str, *, max_tokens: int, home: Path) -> Path:
+    """The folder with an encoder's ONNX graph and tokenizer: itself where it has them, else made below `home` once for its weights.
 
-    Raises EncoderError where there is no such encoder, ExportFailed where its graph does not do what it does.
+    Quantised where that keeps every probe's embedding: four times as small, and faster on most processors. Raises EncoderError where
+    there is no such encoder, ExportFailed where its graph does not do what it does.
     """
     if all((Path(encoder) / name).is_file() for name in ENCODER_FILES):
         return Path(encoder)
-    return _made(encoder, max_tokens, settings().home / "cache" / "encoders")
-
-
-@functools.lru_cache(maxsize=4)
-def _made(encoder: str, max_tokens: int, home: Path) -> Path:
-    """Quantised where that keeps every probe's embedding, as a first launch has it: four times as small and faster on most processors."""
     loaded = load_encoder(encoder, max_tokens=max_tokens, device="cpu")
     folder = home / loaded.sha256[:16]
     if all((folder / name).is_file() for name in ENCODER_FILES):
