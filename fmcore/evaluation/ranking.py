@@ -88,7 +88,7 @@ def lists(scores: np.ndarray, histories: Sequence[np.ndarray], *, k: int = K) ->
         masked[~np.isfinite(masked)] = -np.inf
         n = min(k, int((masked > -np.inf).sum()))
         if n:
-            candidates = np.flatnonzero(masked >= np.partition(masked, -n)[-n])
+            candidates = np.flatnonzero(masked >= np.sort(masked)[-n])
             shown[row, :n] = candidates[np.lexsort((candidates, -masked[candidates]))][:n]
     return shown
 

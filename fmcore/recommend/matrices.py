@@ -101,14 +101,16 @@ def solved(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def strongest(blocks: Iterable[np.ndarray], n_items: int, *, neighbours: int) -> csr_matrix:
-    """float32 (rows, n_items): the `neighbours` largest values by size of each row of the blocks (which are changed), zeros left out."""
+    """float32 (rows, n_items): the `neighbours` largest values by size of each row, ties by number, zeros left out; blocks are changed."""
     from scipy.sparse import csr_matrix, vstack
 
     kept = [csr_matrix((0, n_items), dtype=np.float32)]
     for block in blocks:
         if neighbours < n_items:
-            weak = np.argpartition(np.abs(block), n_items - neighbours, axis=1)[:, : n_items - neighbours]
-            np.put_along_axis(block, weak, 0, axis=1)
+            size = np.abs(block)
+            least = np.sort(size, axis=1)[:, -neighbours, None]  # among equals a partition takes fifteen times as long
+            above, equal = size > least, size == least
+            block[~(above | (equal & (np.cumsum(equal, axis=1) <= neighbours - above.sum(axis=1, keepdims=True))))] = 0
         kept.append(csr_matrix(block))
     return vstack(kept, format="csr", dtype=np.float32)
 

@@ -54,7 +54,8 @@ class Paths(Recommender):
 
     For a person who met latest items of the past at most `lag` places before item j, what they speak for j is the sum of
     exp(-age / recency) * (1 - (step - 1) / lag) / sqrt(meetings of the item + smoothing); j's score is the sum over people of that to the
-    `power`: 1 would be item transitions. At most `meetings` of each item are looked at: a list costs the same however large the log. Items of the past score 0.
+    `power`: 1 would be item transitions. At most `meetings` of each item are looked at: a list costs the same however large the log.
+    Items of the past score 0.
     """
 
     name: ClassVar[str] = "paths"
