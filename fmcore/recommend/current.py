@@ -26,13 +26,16 @@ TEXT, POPULARITY = "text", "popularity"
 class Current:
     """What answers. items: those of the version, then those that came since; numbers: by id; removed: numbers that are not shown.
 
-    changes and folds: up to which row of the tables this is true.
+    changes and folds: up to which row of the tables this is true. counted: the models with what was folded in, for the version's items;
+    readers: those that read texts, for all items.
     """
 
     shelf: Shelf
     items: Items
     removed: frozenset[int]
     models: Mapping[str, Scorer] = field(repr=False)
+    counted: Mapping[str, Scorer] = field(repr=False)
+    readers: Mapping[str, Scorer] = field(repr=False)
     changes: int = 0
     folds: int = 0
 
@@ -74,20 +77,28 @@ class Current:
         return live_bandit.prior(self.shelf.pasts, self.groups)
 
 
-def current(shelf: Shelf, store: Store, *, trained_up_to: int, folds: int) -> Current:
-    """A shelf with what the tables say now, its counts up to event `folds` instead of `trained_up_to` where that is more."""
+def current(shelf: Shelf, store: Store, *, trained_up_to: int, folds: int, before: Current | None = None) -> Current:
+    """A shelf with what the tables say now, its counts up to event `folds` instead of `trained_up_to` where that is more.
+
+    before: the same shelf as it was; what holds still is taken from it, so that a change costs what has changed.
+    """
+    same = before if before is not None and before.shelf is shelf else None
     changes, changed = stock.changed(store, shelf.dataset)
-    models: dict[str, Scorer] = dict(shelf.models)
-    if folds > trained_up_to:
-        models = _folded(shelf, store, after=trained_up_to, up_to=folds)
-    live = [change for change in changed.values() if change.state == "live"]
-    told = Items(tuple(c.item for c in live), tuple(c.title for c in live), tuple(c.text for c in live))
+    if same is not None and same.folds == folds:
+        counted = same.counted
+    else:
+        counted = _folded(shelf, store, after=trained_up_to, up_to=folds) if folds > trained_up_to else shelf.models
+    named = [change for change in changed.values() if change.title or change.text]
+    told = Items(tuple(c.item for c in named), tuple(c.title for c in named), tuple(c.text for c in named))
     items = _retold(shelf.items, told)
-    if live:
-        models = _widened(models, told, n_before=len(shelf.items), n_new=len(items) - len(shelf.items))
+    models, readers = dict(counted), {}
+    if named:
+        held = same.readers if same is not None else {}
+        readers = {name: held.get(name, model).with_items(told) for name, model in counted.items() if hasattr(model, "with_items")}
+        models = _widened(counted, readers, n_before=len(shelf.items), n_new=len(items) - len(shelf.items))
     gone = {item for item, change in changed.items() if change.state == "removed"}
-    removed = frozenset(shelf.numbers[item] for item in gone if item in shelf.numbers)
-    return Current(shelf, items, removed, models, changes, folds)
+    removed = frozenset(number for number, item in enumerate(items.ids) if item in gone) if gone else frozenset()
+    return Current(shelf, items, removed, models, counted, readers, changes, folds)
 
 
 @functools.lru_cache(maxsize=2)
@@ -120,15 +131,14 @@ def _retold(items: Items, told: Items) -> Items:
     return Items(tuple(now), tuple(title for title, _ in now.values()), tuple(text for _, text in now.values()))
 
 
-def _widened(models: Mapping[str, Scorer], told: Items, *, n_before: int, n_new: int) -> dict[str, Scorer]:
-    """The models for the items as they are now: those that read texts read the new ones, the others place new items by that."""
-    readers = {name: model.with_items(told) for name, model in models.items() if hasattr(model, "with_items")}
-    wide = {**models, **readers}
-    if n_new:
-        text = readers.get(TEXT)
-        wide |= {name: Widened(model, text, n_before=n_before, n_new=n_new) for name, model in models.items() if name not in readers}
-    plain = {name: Widened(model, None, n_before=n_before, n_new=n_new) for name, model in models.items()} if n_new else models
-    return wide | _hybrids(models, {**plain, **readers}, needs=(TEXT, POPULARITY))
+def _widened(models: Mapping[str, Scorer], readers: Mapping[str, Scorer], *, n_before: int, n_new: int) -> dict[str, Scorer]:
+    """The models for the items as they are now: `readers` read the new ones, the others place them by what the text model says."""
+    if not n_new:
+        return {**models, **readers, **_hybrids(models, {**models, **readers})}
+    others = {name: model for name, model in models.items() if name not in readers}
+    wide = {name: Widened(model, readers.get(TEXT), n_before=n_before, n_new=n_new) for name, model in others.items()}
+    plain = {name: Widened(model, None, n_before=n_before, n_new=n_new) for name, model in others.items()}
+    return {name: readers.get(name) or wide[name] for name in models} | _hybrids(models, {**plain, **readers}, needs=(TEXT, POPULARITY))
 
 
 def _hybrids(models: Mapping[str, Scorer], members: Mapping[str, Scorer], *, needs: Collection[str] = ()) -> dict[str, Scorer]:

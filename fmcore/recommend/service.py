@@ -129,7 +129,7 @@ class Recommend:
         if held is None or held.shelf is not shelf or held.changes < changes or held.folds < folds:
             version = self.versions.registry.get(RECOMMEND.name, shelf.version)
             trained_up_to = int(self.versions.registry.facts(version).get("interactions_up_to") or 0)
-            held = current(shelf, self.store, trained_up_to=trained_up_to, folds=folds)
+            held = current(shelf, self.store, trained_up_to=trained_up_to, folds=folds, before=held)
             loaded = {*self.versions.info()["loaded"], shelf.version}
             self._held = {name: one for name, one in self._held.items() if name in loaded} | {shelf.version: held}
         self._read_at[shelf.version] = seen

@@ -72,12 +72,16 @@ _LAST = """SELECT item, title, text, state FROM catalogue_items WHERE dataset = 
 
 
 def changed(store: Store, dataset: str) -> tuple[int, dict[str, ItemChange]]:
-    """(the number of the last change, what holds of each changed item, in the order in which the items were first named)."""
-    sql = """SELECT item, arg_max(title, n) AS title, arg_max(text, n) AS text, arg_max(state, n) AS state, max(n) AS last, min(n) AS first
+    """(the number of the last change, what holds of each changed item, in the order in which they were first live).
+
+    A removed item keeps the title and text that it had last, "" where no change ever gave it any.
+    """
+    sql = """SELECT item, arg_max(title, n) FILTER (state = 'live') AS title, arg_max(text, n) FILTER (state = 'live') AS text,
+             arg_max(state, n) AS state, max(n) AS last, min(n) FILTER (state = 'live') AS first
              FROM catalogue_items WHERE dataset = ? GROUP BY item ORDER BY first"""
     rows = store.rows(sql, dataset)
     return max((row["last"] for row in rows), default=0), {
-        row["item"]: ItemChange(row["item"], row["title"], row["text"], row["state"]) for row in rows
+        row["item"]: ItemChange(row["item"], row["title"] or "", row["text"] or "", row["state"]) for row in rows
     }
 
 

@@ -285,6 +285,8 @@ def test_the_last_change_of_an_item_holds_and_saying_it_again_changes_nothing(st
     assert stock.change(store, SHOP, [ItemChange("a", "Two"), ItemChange("b", "ignored", state="removed")], known={"b"}) == stock.Noted(0, 2)
     last, holds = stock.changed(store, SHOP)
     assert last == 3 == stock.last_change(store, SHOP) and holds == {"a": ItemChange("a", "Two"), "b": ItemChange("b", state="removed")}
+    stock.change(store, SHOP, [ItemChange("a", state="removed")], known={"a"})
+    assert stock.changed(store, SHOP)[1]["a"] == ItemChange("a", "Two", state="removed")  # what it was called is still known
     assert stock.changed(store, "other") == (0, {})
 
 

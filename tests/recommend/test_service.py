@@ -246,6 +246,20 @@ def test_new_items_reach_lists_through_their_text(desk, model):
     assert ids(desk.recommend(Ask(model="popularity", k=32)))[-2:] == ["new", "odd"]  # nobody met them
 
 
+def test_new_items_keep_their_places_as_others_come_and_go(desk, store):
+    desk.change_items([ItemChange("item-3", state="removed"), ItemChange("one", "One", "painted red"), ItemChange("two", "Two", "painted blue")])
+    do(desk, "zoë", "one", "two")
+    desk.change_items([ItemChange("one", state="removed"), ItemChange("three", "Three", "painted green")])
+    now = desk.current()
+    assert now.items.ids[30:] == ("one", "two", "three") and now.removed == {3, 30} and now.models["text"].items == now.items
+    assert [met.title for met in desk.history("zoë")] == ["Two", "One"] and "one" not in ids(desk.recommend(Ask(k=40, model="text", sentence="painted red")))
+    for model in ("text", "knn", "hybrid"):
+        assert len(now.models[model].scores([np.array([31], dtype=np.int32)])[0]) == 33
+    again = toy_service.over(store).current()
+    assert again.items == now.items and again.removed == now.removed
+    assert (again.models["hybrid"].scores([np.array([31, 4], dtype=np.int32)]) == now.models["hybrid"].scores([np.array([31, 4], dtype=np.int32)])).all()
+
+
 def test_a_new_item_can_be_met_and_counts_as_a_past(desk):
     desk.change_items([ItemChange('"new" 🦊', "New", "painted blue")])
     do(desk, "zoë", '"new" 🦊')
