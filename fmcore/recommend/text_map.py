@@ -22,6 +22,8 @@ RANK = 128
 PAIRS = 60_000
 """Pasts and next items that the map is learnt from at most: plenty for its few hundred columns."""
 RIDGE = 1e-3
+LEARNT = 0.5
+"""What the learnt part weighs beside likeness: chosen on films that were taken out of training (validation, ml-latest-small)."""
 _JUDGED = 200
 """Pasts on which likeness and the learnt part are brought to one scale."""
 
@@ -106,7 +108,8 @@ def learn(features: np.ndarray, histories: Sequence[History], *, embedded: int, 
     spread = [float(placed(features, part).scores(judged).std(axis=1).mean()) for part in (plain, learnt)]
     if min(spread) <= 1e-9:
         return plain
-    return Map(learnt.before / spread[1], learnt.next, learnt.lean / spread[1], np.float32(1 / spread[0]), embedded)
+    scale = np.float32(LEARNT / spread[1])
+    return Map(learnt.before * scale, learnt.next, learnt.lean * scale, np.float32(1 / spread[0]), embedded)
 
 
 def _ridge(persons: np.ndarray, features: np.ndarray, came: np.ndarray) -> np.ndarray:
