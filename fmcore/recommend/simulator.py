@@ -94,30 +94,30 @@ def fit(data: Interactions, groups: Groups, *, seed: int = 0) -> World:
     histories = data.histories()
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(histories))
-    told, visiting = order[::2], [u for u in order[1::2] if len(histories[u]) >= LEAST_PAST][:MOST_PEOPLE]
+    told = order[::2]
     counts = np.bincount(data.rows["item"].to_numpy()[np.isin(data.rows["user"], told)], minlength=len(data.items))
     items = np.sort(np.argsort(-counts, kind="stable")[:MOST_ITEMS])
     items = items[counts[items] > 0].astype(np.int32)
     names_of, of = _compact(np.asarray(groups.of)[items], groups.names)
-    if len(visiting) < FEWEST or len(items) < FEWEST or len(names_of) < 2:
-        raise TooThin(
-            f"{data.name} has {len(visiting)} people for visits and {len(items)} items that the others met (groups: {len(names_of)}).",
-            f"A simulator needs {FEWEST} of each and two groups: bring a longer log.",
-        )
     local = np.full(len(data.items), -1, dtype=np.int32)
     local[items] = np.arange(len(items))
-    mine = [_inside(histories[u], local) for u in visiting]
+    mine = [past for past in (_inside(histories[u], local) for u in order[1::2]) if len(past) >= LEAST_PAST][:MOST_PEOPLE]
+    if len(mine) < FEWEST or len(items) < FEWEST or len(names_of) < 2:
+        raise TooThin(
+            f"{data.name} has {len(mine)} people for visits and {len(items)} items that the others met (groups: {len(names_of)}).",
+            f"A simulator needs {FEWEST} of each and two groups: bring a longer log.",
+        )
     names = tuple(str(i) for i in range(len(items)))
     truth = Ease(regularisation=200.0, recency=30.0).fit([_inside(histories[u], local) for u in told], Items(names, names, names))
     tastes = _normal(truth.scores(mine))
     slope = _slope(truth, mine, rng)
     level = _level(slope, len(items))
     mean = _mean_session(data)
-    met = np.zeros((len(visiting), len(items)), dtype=bool)
+    met = np.zeros((len(mine), len(items)), dtype=bool)
     halves = [(len(past) + 1) // 2 for past in mine]
     for row, (past, half) in enumerate(zip(mine, halves, strict=True)):
         met[row, past[:half]] = True
-    people = np.arange(len(visiting))
+    people = np.arange(len(mine))
     known = [items[past[:half]] for past, half in zip(mine, halves, strict=True)]
     world = World(items, local, of, names_of, known, met, tastes, people[::2], people[1::2], slope, level, 1 - 1 / mean, ())
     return dataclasses.replace(world, assumptions=_assumptions(world, data, len(told), mean))
@@ -278,7 +278,7 @@ class Session:
         return float(np.exp(-BORED * self._bored[world.of[item]]) / (1 + np.exp(-logit)))
 
     def show(self, action: int) -> tuple[float, bool, bool]:
-        """(reward, whether the person left, whether the visit was cut at its longest) of showing a candidate."""
+        """(reward, whether the person left, whether the visit was cut: at its longest, or nothing is left) of showing a candidate."""
         if self._over:
             raise ValueError("the visit is over: reset first")
         item = self.offered(int(action))
@@ -293,7 +293,7 @@ class Session:
         self._take(group, item, liked)
         self.step += 1
         left = leave > self.world.stay * np.exp(-TIRED * self._bored[group])
-        self._over = left or self.step >= LONGEST
+        self._over = left or self.step >= LONGEST or not self._free.any()
         if self.step % SCREEN == 0 and len(self._liked) > self._asked_with and not self._over:
             self._asked_with = len(self._liked)
             past = np.append(self.world.pasts[self._person], self.world.items[self._liked]).astype(np.int32)

@@ -80,6 +80,16 @@ def test_nothing_is_shown_twice_or_known_already(made, session):
         assert not world.met[session._person][items].any()
 
 
+def test_a_visit_ends_when_everything_was_shown(made):
+    world, _, model = made
+    session = Session(dataclasses.replace(world, met=np.ones_like(world.met), stay=9.0), model.scores)
+    session.reset(0)
+    session._free[:3] = True
+    session._line_up(session._order)
+    ends = [session.show(3)[1:] for _ in range(3)]
+    assert ends == [(False, False), (False, False), (False, True)]
+
+
 def test_candidates_come_best_first_and_action_0_is_the_models_best(made, session):
     world, _, model = made
     observation = session.reset(3)
