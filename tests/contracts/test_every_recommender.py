@@ -27,6 +27,8 @@ MODELS: dict[str, Callable[[], Recommender]] = {
     "als": lambda: Als(n_factors=2),
 }
 """A line makes a model tested; regularisations are set for logs as small as these."""
+ELSEWHERE = {"text": "needs an encoder", "hybrid": "needs a text model", "sasrec": "needs minutes to learn"}
+"""Models of the shelf that cannot be made in a moment out of nothing: their own tests hold them to the contract."""
 IN_ORDER = ("transitions", "next", "paths", "blend")
 """Models that know what comes after what; the others only know what goes together."""
 CLUB = 8
@@ -71,6 +73,13 @@ def street(*, walkers=48):
 
 def shown(model, history, **options):
     return [each.item for each in model.recommend(history, **options)]
+
+
+def test_no_model_of_the_shelf_is_forgotten():
+    from fmcore.recommend.offers import MODELS as offered
+
+    assert set(offered) == {*MODELS, *ELSEWHERE}
+    assert all(offered[name].name == name and offered[name].title and offered[name].summary.endswith(".") for name in offered)
 
 
 def test_a_club_member_gets_the_own_clubs_items_first(personal):
