@@ -22,8 +22,12 @@ from fmcore.recommend.measure import Answered, Budget, Part, answered
 from fmcore.recommend.offers import MODELS
 from fmcore.recommend.recommender import History, Items, Recommender
 
-JUDGED = 5_000
-"""People whose held-back item decides between models at most."""
+JUDGED, ENOUGH = 5_000, 500
+"""People whose held-back item decides between models at most, and at least where that takes long."""
+JUDGING = 0.08
+"""Of the time left, for judging one model, where it answers slowly."""
+FIRST = 32
+"""People by whom it is seen how slowly a model answers."""
 MARGIN = 0.9
 """Of the minutes: what is planned with. The rest is for the interpreter's start, and a last step slower than the first ones were."""
 SLOWER = 1.4
@@ -49,14 +53,13 @@ class Exam:
 
 @dataclass(frozen=True, eq=False)
 class Tried:
-    """A model that was fitted without the held-back items: its NDCG@10 on them, the seconds of fitting it again and of a person's answer.
-
-    members: what a hybrid is made of.
+    """A model that was fitted without the held-back items: ranks of as many of them as there was time for, in the order of the judged;
+    the seconds of fitting it again and of a person's answer. members: what a hybrid is made of.
     """
 
     name: str
     model: Recommender
-    ndcg: float
+    ranks: np.ndarray
     again_s: float
     answer_s: float
     members: tuple[Tried, ...] = ()
@@ -89,7 +92,9 @@ def compare(train: Interactions, test: Interactions, *, k: int, name: str, budge
     standing = [one for one in tried if name in (one.name, offers.AUTO)]
     if not standing:
         raise NothingToMeasure(field.left_out[name], "Give it more --minutes, or choose another --model.")
-    best = max(standing, key=lambda one: one.ndcg)
+    n_judged = min(len(one.ranks) for one in tried)
+    validation = {one.name: round(measure.ndcg(one.ranks[:n_judged]), 5) for one in tried}
+    best = max(standing, key=lambda one: validation[one.name])
     final = field.finished(best)
     figures, baselines = field.figures(final), {Popularity.name: field.figures(field.popularity)}
     for other in tried:
@@ -98,7 +103,7 @@ def compare(train: Interactions, test: Interactions, *, k: int, name: str, budge
     return {
         "model": best.name, **figures, "n_users": len(asked.targets), "seconds": round(budget.spent_s, 1), "baselines": baselines,
         "k": k, "ranking": "full", "n_items": len(train.items), "n_unknown_items": asked.n_unknown, "n_unknown_users": asked.n_strangers,
-        "validation": {one.name: round(one.ndcg, 5) for one in tried}, "left_out": field.left_out, "notes": [*train.notes, *test.notes],
+        "validation": validation, "n_judged": n_judged, "left_out": field.left_out, "notes": [*train.notes, *test.notes],
     }  # fmt: skip
 
 
@@ -115,7 +120,7 @@ class _Field:
         self.asked, self.k, self.seed, self.budget, self.report = asked, k, seed, budget, report
         self.held = np.array([past[-1] if len(past) > 1 else -1 for past in self.histories], dtype=np.int32)
         self.shorter = [past[:-1] if len(past) > 1 else past for past in self.histories]
-        self.judged = measure.people(self.held, seed=seed, most=JUDGED)
+        self.judged = np.random.default_rng(seed).permutation(measure.people(self.held, seed=seed, most=JUDGED))
         self.popularity = Popularity().fit(self.histories, self.items)
         self.standin = Popularity().fit(self.shorter, self.items)
         self.shape = offers.shape(self.items, self.histories)
@@ -149,9 +154,16 @@ class _Field:
         model = offers.make(name, seed=self.seed, minutes=minutes, checkpoint=None)
         model = model.fit(self.shorter, self.items, held=self.held, report=Part(report, 0.0, 0.8))
         fit_s = time.monotonic() - began
-        rows, targets = [self.shorter[place] for place in self.judged], self.held[self.judged]
-        found = answered(model, rows, targets, standin=self.standin, report=Part(report, 0.8, 1.0), k=measure.K)
-        return Tried(name, model, measure.ndcg(found.ranks), offers.again_s(model, fit_s), self._each(began + fit_s))
+        first, answer_s = self._judge(model, self.judged[:FIRST], Part(report, 0.8, 0.82))
+        n = int(np.clip(free_s * JUDGING / answer_s, ENOUGH, JUDGED)) if np.isfinite(free_s) else JUDGED
+        rest, answer_s = self._judge(model, self.judged[FIRST:n], Part(report, 0.82, 1.0))
+        return Tried(name, model, np.concatenate([first, rest]), offers.again_s(model, fit_s), answer_s)
+
+    def _judge(self, model: Recommender, places: np.ndarray, report: Report) -> tuple[np.ndarray, float]:
+        """(ranks of the held-back items of some people, seconds for one of them)."""
+        began, rows = time.monotonic(), [self.shorter[place] for place in places]
+        found = answered(model, rows, self.held[places], standin=self.standin, report=report)
+        return found.ranks, (time.monotonic() - began) / max(1, len(places))
 
     def _try_hybrid(self, tried: Sequence[Tried], report: Report) -> Tried:
         """The models tried so far as one, each half of the people judged by weights that the other half taught."""
@@ -161,15 +173,13 @@ class _Field:
         def learnt(held: np.ndarray) -> Hybrid:
             return Hybrid([one.model for one in parts]).learn(self.shorter, held, seed=self.seed)
 
-        began = time.monotonic()
-        ranks = measure.crossed(learnt, self.shorter, self.held, self.judged, standin=self.standin, report=report)
-        answer_s, model = self._each(began), learnt(self.held)
+        places = self.judged[: min(len(one.ranks) for one in tried)]
+        ranks = measure.crossed(learnt, self.shorter, self.held, places, standin=self.standin, report=report)
+        model = learnt(self.held)
+        answer_s = sum(one.answer_s for one in parts)
         needed = set(model.weights().query("weight > 0")["member"])
         parts = tuple(one for one in parts if one.name in needed)
-        return Tried(Hybrid.name, model, measure.ndcg(ranks), sum(one.again_s for one in parts), answer_s, parts)
-
-    def _each(self, began: float) -> float:
-        return (time.monotonic() - began) / max(1, len(self.judged))
+        return Tried(Hybrid.name, model, ranks, sum(one.again_s for one in parts), answer_s, parts)
 
     def finished(self, one: Tried) -> Recommender:
         """The model fitted again on all of train, with what was chosen; as it is where that would take too long."""

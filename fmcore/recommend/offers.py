@@ -16,12 +16,13 @@ from fmcore.nouns import FMError
 from fmcore.recommend.counting import Blend, Ease, ItemKNN, NextItem, Popularity, Transitions
 from fmcore.recommend.factors import Als
 from fmcore.recommend.hybrid import Hybrid
+from fmcore.recommend.paths import Paths
 from fmcore.recommend.recommender import History, Items, Recommender
 from fmcore.recommend.sequence import Sequence as SequenceModel
 from fmcore.recommend.text_items import TextItems
 
 MODELS: dict[str, type[Recommender]] = {
-    model.name: model for model in (Popularity, Transitions, ItemKNN, Als, Ease, NextItem, Blend, TextItems, SequenceModel, Hybrid)
+    model.name: model for model in (Popularity, Transitions, ItemKNN, Als, Ease, NextItem, Paths, Blend, TextItems, SequenceModel, Hybrid)
 }
 TRAINED = (SequenceModel.name,)
 """Models that learn step by step and take what time there is; the others are solved in a time that their log sets."""
@@ -52,7 +53,7 @@ class Cost:
 
 
 def _transitions(s: Shape) -> Cost:
-    return Cost(0.5 + s.n_rows * 1e-6, s.n_rows * 200 + min(s.n_pairs, s.n_items * s.n_items) * 12)
+    return Cost(0.5 + s.n_rows * 1e-6, s.n_rows * 100 + min(s.n_rows * 5, s.n_items * s.n_items) * 24)
 
 
 def _neighbours(s: Shape) -> Cost:
@@ -69,12 +70,16 @@ def _next(s: Shape) -> Cost:
     return Cost(0.5 + s.n_rows * 3e-6 + n**3 * 1e-10, n * n * 17 + min(s.n_items, 10_000) ** 2 * 4 + s.n_rows * 32)
 
 
+def _paths(s: Shape) -> Cost:
+    return Cost(0.5 + s.n_rows * 1e-6 + min(s.n_users, 5_000) * 4e-3, s.n_rows * 40)
+
+
 def _factors(s: Shape) -> Cost:
     return Cost(2 + s.n_rows * 5e-6 + (s.n_users + s.n_items) * 2e-4, (s.n_users + s.n_items) * 1024 + s.n_rows * 48)
 
 
 def _blend(s: Shape) -> Cost:
-    parts = _transitions(s), _ease(s), _next(s)
+    parts = _paths(s), _ease(s), _next(s)
     return Cost(sum(part.seconds for part in parts) + min(s.n_users, 5000) * s.n_items * 4e-7, sum(part.bytes for part in parts))
 
 
@@ -90,7 +95,7 @@ def _text(s: Shape) -> Cost:
 
 def _hybrid(s: Shape) -> Cost:
     people = min(s.n_users, 3_000)
-    return Cost(3 + people * s.n_items * 2e-6, people * 400 * 16 * 8 + 256 * s.n_items * 64)
+    return Cost(3 + people * (s.n_items * 2e-6 + 1e-2), people * 400 * 16 * 8 + 256 * s.n_items * 64)
 
 
 COSTS: dict[str, Callable[[Shape], Cost]] = {
@@ -100,6 +105,7 @@ COSTS: dict[str, Callable[[Shape], Cost]] = {
     "als": _factors,
     "ease": _ease,
     "next": _next,
+    "paths": _paths,
     "blend": _blend,
     "text": _text,
     "sasrec": _sequence,
