@@ -15,7 +15,7 @@ import streamlit as st
 
 from fmcore.nouns import FMError
 from fmcore.recommend.service import Answer, Ask
-from pages import figures, leaderboard, recommend_live, ui
+from pages import figures, leaderboard, recommend_diversity, ui
 
 MOST_BESIDE = 4
 MOST_NAMES = 5_000
@@ -93,6 +93,8 @@ def _question(desk: Any, shelf: Any, facts: Mapping[str, Any]) -> tuple[str, lis
         k = st.selectbox("Items", KS, index=1, key="beside_k", width=86)
     if who in shelf.users:
         st.query_params["who"] = who
+    elif "who" in st.query_params:  # a name that somebody made up stays out of the address
+        del st.query_params["who"]
     return who or "", names, k
 
 
@@ -190,8 +192,7 @@ def _frontier(desk: Any) -> None:
     if frame is None or not len(frame):
         st.markdown(f"{figures.NONE.capitalize()} for this version.")
         return
-    chosen = st.session_state.get("recommend_diversity", 0) / 100
-    fig, words = recommend_live.frontier(frame, chosen)
+    fig, words = recommend_diversity.frontier(frame, 0.0)
     rows = frame.sort_values("diversity")
     for row in rows.itertuples():
         words = f"{100 * row.diversity:.0f} %"
@@ -202,8 +203,8 @@ def _frontier(desk: Any) -> None:
     ui.show(fig, "models_frontier", f"{words} All places: {told}.")
     first, last = rows.iloc[0], rows.iloc[-1]
     ui.note(
-        f"Numbers: the slider. From 0 to 100 % diversity goes from {first['ild']:.2f} to {last['ild']:.2f}, NDCG@10 from "
-        f"{first['ndcg']:.3f} to {last['ndcg']:.3f}, coverage from {figures.points(first['coverage'])} to "
+        f"Numbers: the slider; ring: as served without it. From 0 to 100 % diversity goes from {first['ild']:.2f} to {last['ild']:.2f}, "
+        f"NDCG@10 from {first['ndcg']:.3f} to {last['ndcg']:.3f}, coverage from {figures.points(first['coverage'])} to "
         f"{figures.points(last['coverage'])}. Band: 95 % interval, {int(rows['n'].max()):,} people."
     )
 
