@@ -85,11 +85,6 @@ class Sequencing:
         return "softmax" if n_items <= FULL_SOFTMAX else "gbce"
 
 
-def within(params: Sequencing, minutes: float) -> Sequencing:
-    """The same within another budget (0: none)."""
-    return replace(params, minutes=minutes)
-
-
 def for_epochs(params: Sequencing, epochs: int) -> Sequencing:
     """The same for just so many epochs, as an earlier run found best."""
     return replace(params, epochs=epochs, patience=epochs)

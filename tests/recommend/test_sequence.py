@@ -15,7 +15,7 @@ from fmcore.data.interactions import leave_one_out
 from fmcore.evaluation import ranking
 from fmcore.recommend.counting import Popularity
 from fmcore.recommend.recommender import BadRecommender, Items
-from fmcore.recommend.sequence import LONG_MINUTES, Sequence, exported, params_for
+from fmcore.recommend.sequence import LONG_MINUTES, Sequence, exported, sizes_for
 from fmcore.training import sequential
 from fmcore.training.sequential import Sequencing
 
@@ -153,15 +153,28 @@ def test_a_second_fit_of_the_same_size_learns_everything_within_the_first_one_s_
     assert second.params.minutes == 1.0
 
 
+def test_of_several_sizes_the_one_that_foretells_best_is_kept_and_what_was_tried_is_told(monkeypatch):
+    lazy = dataclasses.replace(TINY, width=8, epochs=1, learning_rate=1e-9)
+    monkeypatch.setattr("fmcore.recommend.sequence.sizes_for", lambda *_, **__: (lazy, TINY))
+    histories, held = chains(), np.array([(one[-1] + 1) % N_ITEMS for one in chains()])
+    model = Sequence().fit(histories, items(), held=held)
+    assert model.params == TINY
+    tried = model.figures["tried"]
+    assert [each["params"]["width"] for each in tried] == [8, 16]
+    assert model.figures["val_ndcg"] == max(each["val_ndcg"] for each in tried)
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_long_training_is_of_the_published_size_at_least_and_a_short_one_of_the_profile_s(profile):
     limits = PROFILES[profile]
-    short, long, unlimited = (params_for(limits, minutes=minutes) for minutes in (2, LONG_MINUTES, 0))
+    (short,), (long,), unlimited = (sizes_for(limits, minutes=minutes) for minutes in (2, LONG_MINUTES, 0))
     assert (short.width, short.window) == (limits.sequence_width, limits.sequence_window)
-    assert (long.width, long.window) == (unlimited.width, unlimited.window) == (limits.long_sequence_width, limits.long_sequence_window)
-    if profile != "tiny":  # Klenitskiy and Vasilev 2023: width 64, two blocks, 200 items, 100 epochs at most, patience 10
-        assert unlimited.width >= 64 and unlimited.layers >= 2 and unlimited.window >= 200
-        assert unlimited.epochs >= 100 and unlimited.patience >= 10 and unlimited.how(3_416) == "softmax"
+    assert (long.width, long.window) == (limits.long_sequence_width, limits.long_sequence_window)
+    assert len(unlimited) == 2
+    published = unlimited if profile != "tiny" else ()  # Klenitskiy and Vasilev 2023: width 64, 2 blocks, 200 items, 100 epochs, patience 10
+    for size in published:
+        assert size.width >= 64 and size.layers >= 2 and size.window >= 200
+        assert size.epochs >= 100 and size.patience >= 10 and size.how(3_416) == "softmax" and not size.minutes
 
 
 @pytest.mark.parametrize("histories", [[], [past(0)], [past(), past(0)]])
@@ -204,7 +217,7 @@ def test_on_real_people_it_beats_popularity_with_intervals_apart(public_data):
     number = np.full(len(data.items), -1, dtype=np.int32)
     number[often] = np.arange(len(often))
     split, catalogue = leave_one_out([number[past][number[past] >= 0] for past in data.histories()]), items(len(often))
-    params = Sequencing(width=64, window=50, batch=32, epochs=15, dropout=0.2)
+    params = Sequencing(width=32, window=50, batch=32, epochs=8, learning_rate=2e-3)
     model = Sequence(params=params).fit(split.train, catalogue, held=split.validation)
     pasts = split.with_validation()
     counts = np.bincount(np.concatenate(split.train), minlength=len(catalogue))
