@@ -14,6 +14,8 @@ from plotly.subplots import make_subplots
 
 from fmcore import clock
 from fmcore.nouns import Run
+from fmcore.recommend.agents import AGENTS
+from fmcore.tasks import RECOMMEND
 from pages import figures, ui
 
 STATES = {
@@ -28,25 +30,28 @@ STATES = {
 }
 
 CURVES = {
-    "loss": ("Training loss", "nats a message, mean since the last point", ".3f", 1),
-    "val_loss": ("Validation loss", "nats a message", ".3f", 1),
+    "loss": ("Training loss", "nats an example, mean since the last point", ".3f", 1),
+    "val_loss": ("Validation loss", "nats an example", ".3f", 1),
     "val_accuracy": ("Validation accuracy", "share of held-back messages right, %", ".1f", 100),
     "val_ndcg": ("Validation NDCG@10", "what people met next, among all items", ".3f", 1),
     "accuracy": ("Accuracy", "share of messages right, %", ".1f", 100),
-    "examples_per_s": ("Speed", "messages a second", ".0f", 1),
+    **{f"return_{a.name}": (a.title, "likes a visit, one seed after another", ".2f", 1) for a in AGENTS.values() if a.learns},
+    "examples_per_s": ("Speed", "examples a second", ".0f", 1),
     "rss_mb": ("Memory", "resident memory of the run, MB", ".0f", 1),
     "gpu_mb": ("GPU memory", "allocated on the GPU, MB", ".0f", 1),
     "lr": ("Learning rate", "of the first layer group", ".2e", 1),
 }
 """metric name -> (panel title, unit in words, number format, factor); an unknown metric gets a panel under its own name."""
 
-MAIN = ("loss", "val_loss", "val_accuracy", "val_ndcg", "accuracy", "examples_per_s")
+RETURNS = tuple(name for name in CURVES if name.startswith("return_"))
+"""Curves of agents that learn by trying."""
+MAIN = ("loss", "val_loss", "val_accuracy", "val_ndcg", "accuracy", *RETURNS, "examples_per_s")
 """The curves that are always drawn; the rest is there on request."""
 
 GAUGES = (
     ("rss_mb", "MB of memory", "database"),
     ("gpu_mb", "MB on the GPU", "developer_board"),
-    ("examples_per_s", "messages/s", "speed"),
+    ("examples_per_s", "examples/s", "speed"),
 )
 """metric name, unit, icon of the chips."""
 
@@ -70,6 +75,8 @@ def at_work(desk: Any) -> list[Run]:
 
 def training(desk: Any, task: str) -> list[Run]:
     """Runs that train a model of this task and are not over."""
+    if task == RECOMMEND.name:
+        return [run for run in desk.runs.active() if run.job == RECOMMEND.name]
     return [run for run in desk.runs.active() if run.job == "finetune" and run.params.get("task") == task]
 
 
@@ -160,7 +167,10 @@ def _multiples(metrics: pd.DataFrame, names: list[str], key: str) -> None:
     fig.update_annotations(selector=dict(yanchor="bottom"), font_size=13)
     newest = [f"{title} {latest(metrics, name) * factor:{fmt}}" for name, (title, _, fmt, factor) in zip(names, titles, strict=True)]
     ui.show(fig, key, f"Curves against the training step, up to step {last_step}. Newest values: {'; '.join(newest)}.")
-    units = " · ".join(f"{ui.esc(title)}: {ui.esc(unit)}" for title, unit, _, _ in titles if unit)
+    of_unit: dict[str, list[str]] = {}
+    for title, unit, *_ in titles:
+        of_unit.setdefault(unit, []).append(title)
+    units = " · ".join(f"{ui.esc(', '.join(shown))}: {ui.esc(unit)}" for unit, shown in of_unit.items() if unit)
     ui.note(f"Across: training step, the same in every panel. Ring: best, else newest point. {units}")
 
 
@@ -169,7 +179,7 @@ def _panel(fig: go.Figure, rows: pd.DataFrame, name: str, fmt: str, factor: floa
     t = ui.tokens()
     rows = rows.sort_values("step")
     y = (rows["value"] * factor).to_numpy()
-    color = t["accent"] if name.endswith((*HIGHER_IS_BETTER, "loss")) else t["flat"]
+    color = t["accent"] if name.endswith((*HIGHER_IS_BETTER, "loss")) or name in RETURNS else t["flat"]
     at = int(y.argmax()) if name.endswith(HIGHER_IS_BETTER) else int(y.argmin()) if name.endswith("loss") else len(y) - 1
     fig.add_scatter(
         x=rows["step"],
