@@ -86,7 +86,7 @@ def moved(frame: pd.DataFrame) -> str:
     step = 100 * (row["trail"][-1][1] - before)
     glyph = "▲" if step > 0 else "▼" if step < 0 else "●"
     return (
-        f"Last move: {glyph} {ui.esc(ui.short(row['name'], NAME))}, {ui.signed(step, 1)} points to {figures.points(row['trail'][-1][1])}."
+        f"Last move: {glyph} ‘{ui.esc(ui.short(row['name'], NAME))}’, {ui.signed(step, 1)} points to {figures.points(row['trail'][-1][1])}."
     )
 
 

@@ -127,18 +127,21 @@ def _keep(who: str, raw: str) -> None:
 # ---------------------------------------------------------------- the walk
 
 
-def walk(ask: Any, answer: Any, past: Sequence[Any]) -> None:
+def walk(shelf: Any, ask: Any, answer: Any, past: Sequence[Any]) -> None:
     """Remember this list as a step, and draw the steps so far."""
     steps = _with_step(ask, answer, past)
     if len(steps) < 2:
         return
     names = st.session_state.get("recommend_seen", {}).get("titles", {})
+    told = ui.esc(members(shelf, answer))
     with st.container(border=True):
         ui.card("How the list moved", f"first {RANKS} places after each step; new ones in colour")
         ui.show(strip(steps, names), "recommend-walk", in_words(steps, names))
         if steps[-1].weights:
             ui.show(weights(steps), "recommend-weights", weights_in_words(steps))
-            ui.note("How much of the list the sentence decides, and how much the past: the more you met, the less it says.")
+            ui.note(f"How much of the list the sentence decides, and how much the past: the more you met, the less it says. {told}")
+        elif told:
+            ui.note(told)
 
 
 def _with_step(ask: Any, answer: Any, past: Sequence[Any]) -> list[Step]:
@@ -166,6 +169,23 @@ def _weights(ask: Any, answer: Any) -> dict[str, float]:
     alone = not answer.n_history or "+" not in answer.model
     said = 1.0 if alone else sentence_share(answer.n_history)
     return {"your sentence": said, "your past": 1.0 - said}
+
+
+def members(shelf: Any, answer: Any) -> str:
+    """Which models a hybrid hears at this length of past, as it learnt, in a sentence; "" where no hybrid answered. Plain text."""
+    name = answer.model.split(" + ")[0]
+    table = getattr(shelf.models.get(name), "weights", lambda: None)()
+    if table is None or not len(table):
+        return ""
+    length = min(table["length"].unique(), key=lambda known: abs(known - answer.n_history))
+    rows = table[(table["length"] == length) & (table["weight"] > 0.005)].sort_values("weight", ascending=False)
+    told = ", ".join(
+        f"{recommend_list.model_title(shelf, member)} {figures.probability(weight)}"
+        for member, weight in zip(rows["member"], rows["weight"], strict=True)
+    )
+    n = int(rows["n"].max()) if len(rows) else 0
+    on = f" (learnt on {n:,} people with a past of about {length})" if n else ""
+    return f"Of the past, {recommend_list.model_title(shelf, name)} hears {told}{on}." if told else ""
 
 
 def strip(steps: Sequence[Step], names: Mapping[str, str]) -> go.Figure:

@@ -19,7 +19,7 @@ BAR = 10
 SIDE = 190
 """Pixels of a row's right side: its buttons, and the bar under them."""
 TRACK = "rgba(128,138,152,.35)"
-TEXT_CHARS = 78
+TEXT_CHARS = 74
 NEW = "new"
 
 ACTIONS = (("click", "Open"), ("like", "Like"), ("skip", "Skip"))

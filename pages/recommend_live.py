@@ -152,7 +152,7 @@ def _lists(desk: Any, shelf: Any, who: str) -> None:
     if answer is None:
         return
     if cold:
-        recommend_cold.walk(ask, answer, past)
+        recommend_cold.walk(shelf, ask, answer, past)
     if ask.learner:
         with st.container(border=True), ui.guarded():
             recommend_bandit.draw(desk, ask.learner)
@@ -265,11 +265,11 @@ def _history(who: str, past: Sequence[Past]) -> None:
     removed = st.session_state.get("recommend_removed", {}).get(who, {})
     if not past:
         st.markdown(":small[Nothing yet. Open or like something on the right, or write a sentence above.]")
-    everything = st.session_state.get("recommend_all_past", False)
+    few = max(SHOWN_PAST, st.session_state.get("recommend_k", 10))  # about as long as the list beside it
     with st.container(gap="xsmall"):
-        for place, met in enumerate(past[: MOST_PAST if everything else SHOWN_PAST], start=1):
+        for place, met in enumerate(past[: MOST_PAST if st.session_state.get("recommend_all_past") else few], start=1):
             _met(met, place)
-    if len(past) > SHOWN_PAST:
+    if len(past) > few:
         st.toggle(f"Show {'all' if len(past) <= MOST_PAST else f'{MOST_PAST} of'} {len(past):,}", key="recommend_all_past")
     for place, (item, title) in enumerate(removed.items(), start=1):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", gap="small", wrap=False):

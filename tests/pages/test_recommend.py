@@ -129,7 +129,7 @@ def test_beliefs_are_told_in_words_with_their_numbers():
         "arm": [0, 1], "name": ["<b>red</b>", "blue"], "mean": [0.2, 0.5], "low": [0.1, 0.3], "high": [0.4, 0.7], "n_shown": [4, 6],
         "n_liked": [0, 3], "trail": [[(now, 0.3), (now, 0.2)], [(now, 0.4), (now + pd.Timedelta("1s"), 0.5)]],
     })  # fmt: skip
-    assert recommend_bandit.moved(frame) == "Last move: ▲ blue, +10.0 points to 50.0\u00a0%."
+    assert recommend_bandit.moved(frame) == "Last move: ▲ ‘blue’, +10.0 points to 50.0\u00a0%."
     assert recommend_bandit.in_words(frame).startswith("Beliefs, most promising first: blue: 50 % (30 to 70), liked 3 of 6")
     figure = recommend_bandit.intervals(frame)
     assert [note.text for note in figure.layout.annotations] == ["3 of 6", "0 of 4"]
@@ -144,6 +144,20 @@ def test_the_weight_moves_from_the_sentence_to_the_past():
     assert recommend_cold._weights(ask, answered(model="knn")) == {}
     assert recommend_cold._weights(ask, answered(model="popularity", fallback="why")) == {}
     assert recommend_cold._weights(SimpleNamespace(sentence=None), answered(model="text")) == {}
+
+
+def test_a_hybrid_tells_which_model_says_how_much_at_this_length():
+    table = pd.DataFrame({"length": [0, 0, 8, 8], "member": ["text", "ease"] * 2, "weight": [1.0, 0.0, 0.3, 0.7], "n": [0, 0, 40, 40]})
+    models = {
+        "hybrid": SimpleNamespace(title="Hybrid", weights=lambda: table),
+        "ease": SimpleNamespace(title="EASE"),
+        "text": SimpleNamespace(title="Text"),
+    }
+    shelf = SimpleNamespace(models=models)
+    assert recommend_cold.members(shelf, answered(model="hybrid + text", n_history=0)) == "Of the past, Hybrid hears Text 100 %."
+    told = recommend_cold.members(shelf, answered(model="hybrid", n_history=7))
+    assert told == "Of the past, Hybrid hears EASE 70 %, Text 30 % (learnt on 40 people with a past of about 8)."
+    assert recommend_cold.members(shelf, answered(model="ease")) == ""
 
 
 # ---------------------------------------------------------------- the page
@@ -272,6 +286,7 @@ def test_somebody_known_gets_a_list_with_reasons_that_hold(desk):
     assert f"{who} does not exist" in plain(at) and stated in plain(at) and "Demo data" in plain(at)
 
 
+@pytest.mark.slow
 def test_what_a_title_holds_is_shown_as_text_everywhere(desk):
     at = opened()
     for who in list(desk.recommend.shelf().users)[:6]:
@@ -293,6 +308,7 @@ def test_a_like_joins_the_past_and_moves_the_list_at_once(desk):
     assert row == [{"who": at.selectbox(key="recommend_who").value, "item": before[2], "kind": "like", "source": "page"}]
 
 
+@pytest.mark.slow
 def test_a_skip_keeps_an_item_off_without_joining_the_past(desk):
     at = opened()
     first, met = listed(at)[0], past(at)
@@ -303,6 +319,7 @@ def test_a_skip_keeps_an_item_off_without_joining_the_past(desk):
     assert first in listed(at)
 
 
+@pytest.mark.slow
 def test_half_a_double_click_does_not_mean_what_moved_under_it(desk, monkeypatch):
     monkeypatch.setattr(recommend_live, "TWICE_S", 60.0)
     at = opened()
@@ -364,6 +381,7 @@ def test_the_fallback_badge_is_there_exactly_when_a_fallback_answered(desk):
     assert not badge(at), "popularity was asked for, so it is no fallback"
 
 
+@pytest.mark.slow
 def test_an_invented_name_is_theirs_and_stays_out_of_the_address(desk):
     ana = "<b>Ana</b> :red[x] 😀"
     desk.recommend.note([Event(ana, "item-3", "view")])
@@ -398,6 +416,7 @@ def test_a_sentence_begins_a_walk_that_clicks_go_on_with(desk):
     assert "painted red" not in str(dict(at.query_params)) and "red" not in str(desk.store.rows("SELECT * FROM interactions"))
 
 
+@pytest.mark.slow
 def test_another_persons_sentence_is_not_used(desk):
     at = stranger(opened())
     at.text_input(key="recommend_sentence").set_value("something painted red")
@@ -405,6 +424,7 @@ def test_another_persons_sentence_is_not_used(desk):
     assert badge(stranger(at))
 
 
+@pytest.mark.slow
 def test_a_version_without_a_text_model_says_that_it_reads_no_sentence(desk):
     desk.recommend.versions = Versions(desk.registry)
     at = stranger(opened())
@@ -434,6 +454,7 @@ def test_diversity_changes_the_list_and_is_measured_or_says_that_it_is_not(desk)
     assert ("The ring is where you are" in plain(at)) == measured
 
 
+@pytest.mark.slow
 def test_a_short_list_says_why_and_an_empty_one_that_nothing_is_left(desk):
     ids = desk.recommend.shelf().items.ids
     desk.recommend.note([Event("Ana", item, "view") for item in ids[:-1]])
@@ -443,12 +464,16 @@ def test_a_short_list_says_why_and_an_empty_one_that_nothing_is_left(desk):
     assert "Nothing left to show" in plain(at) and not listed(at)
 
 
-def test_a_removed_item_is_never_shown_and_a_new_one_can_be(desk):
-    at = opened()
-    first = listed(at)[0]
-    desk.recommend.change_items([stock.ItemChange(first, "", "", "removed")])
+@pytest.mark.slow
+def test_a_removed_item_is_never_shown_and_a_new_one_can_be_found_in_words(desk):
+    first = listed(opened())[0]
+    new = stock.ItemChange("new-1", "A <b>purple</b> thing", "painted purple")
+    desk.recommend.change_items([stock.ItemChange(first, state="removed"), new])
     at = opened()
     assert first not in listed(at)
+    stranger(at).text_input(key="recommend_sentence").set_value("painted purple")
+    sound(next(b for b in at.button if b.label == "Show me").click().run())
+    assert listed(at)[0] == "new-1" and "\\<b\\>purple" in told(at)
 
 
 def test_a_refused_event_is_said_and_nothing_breaks(desk):
@@ -466,6 +491,7 @@ def test_a_damaged_version_is_refused_in_words(desk):
     assert "No version answers" in plain(at)
 
 
+@pytest.mark.slow
 def test_one_visitors_sentence_is_not_there_for_another(desk, caplog):
     at = stranger(opened())
     at.text_input(key="recommend_sentence").set_value("a secret wish")
@@ -474,6 +500,7 @@ def test_one_visitors_sentence_is_not_there_for_another(desk, caplog):
     assert "secret" not in told(other) and "secret" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_new_champion_answers_at_the_next_drawing(desk, tmp_path):
     at = opened()
     first = desk.registry.champion("recommend").version
