@@ -83,18 +83,23 @@ def outcomes(events: pd.DataFrame) -> pd.DataFrame:
     same item within ANSWER_WITHIN answers the latest show of it that has no answer yet; one answer a show.
     """
     ordered = events.reset_index(drop=True).sort_values("happened_at", kind="stable")
-    shows: list[dict] = []
-    latest: dict[tuple, int] = {}
-    columns = (ordered.index, *(ordered[name] for name in ("who", "item", "kind", "value", "happened_at")))
-    for row, who, item, kind, value, at in zip(*columns, strict=True):
+    at = pd.to_datetime(ordered["happened_at"])
+    moments = at.dt.as_unit("us").astype("int64").tolist()  # whole numbers: a list is asked for while somebody waits
+    within, latest, shows, answers = ANSWER_WITHIN // dt.timedelta(microseconds=1), {}, [], []
+    columns = (ordered[name].tolist() for name in ("who", "item", "kind", "value"))
+    for row, (moment, who, item, kind, value) in enumerate(zip(moments, *columns, strict=True)):
         if kind == "shown":
             latest[who, item] = len(shows)
-            shows.append({"row": row, "who": who, "item": item, "at": at, "probability": value, "liked": False, "liked_at": pd.NaT})
+            shows.append(row)
+            answers.append(-1)
         elif is_positive(kind, value):
             place = latest.pop((who, item), None)
-            if place is not None and at - shows[place]["at"] <= ANSWER_WITHIN:
-                shows[place].update(liked=True, liked_at=at)
-    return pd.DataFrame(shows, columns=["row", "who", "item", "at", "probability", "liked", "liked_at"])
+            if place is not None and moment - moments[shows[place]] <= within:
+                answers[place] = row
+    found, answered = ordered.iloc[shows], np.array(answers, dtype=np.int64) >= 0
+    told = {"row": ordered.index[shows], "who": found["who"].array, "item": found["item"].array, "at": at.iloc[shows].array}
+    liked_at = at.iloc[answers].reset_index(drop=True).where(answered)
+    return pd.DataFrame({**told, "probability": found["value"].array, "liked": answered, "liked_at": liked_at.array})
 
 
 def beliefs(events: pd.DataFrame, groups: Groups, *, prior: Prior, scores: np.ndarray | None = None) -> Beliefs:
@@ -182,14 +187,17 @@ def even_chance(shows: pd.DataFrame, groups: Groups) -> np.ndarray:
 
 def _trails(found: pd.DataFrame, arms: np.ndarray, prior: Prior) -> list[list[tuple]]:
     """Per arm (moment, mean) after each event that moved it, in the order of time."""
-    moved = [(at, 0, arm) for at, arm in zip(found["at"], arms, strict=True)]
-    moved += [(at, 1, arm) for at, arm, yes in zip(found["liked_at"], arms, found["liked"], strict=True) if yes]
-    liked, total = prior.liked.copy(), prior.liked + prior.missed
-    trails: list[list[tuple]] = [[] for _ in liked]
-    for at, is_like, arm in sorted(moved, key=lambda event: event[:2]):
-        liked[arm] += is_like
-        total[arm] += not is_like
-        trails[arm].append((at, float(liked[arm] / total[arm])))
+    yes = found["liked"].to_numpy(dtype=bool)
+    moved = pd.DataFrame({
+        "at": pd.concat([found["at"], found["liked_at"][yes]], ignore_index=True), "arm": np.concatenate([arms, arms[yes]]),
+        "liked": np.repeat([0, 1], [len(arms), yes.sum()]),
+    }).sort_values(["at", "liked"], kind="stable")  # fmt: skip
+    trails = []
+    for arm, (liked, missed) in enumerate(zip(prior.liked, prior.missed, strict=True)):
+        mine = moved[moved["arm"] == arm]
+        ups = mine["liked"].to_numpy().cumsum()
+        means = (liked + ups) / (liked + missed + np.arange(1, len(mine) + 1) - ups)
+        trails.append(list(zip(mine["at"].tolist(), means.tolist(), strict=True)))
     return trails
 
 
