@@ -326,7 +326,7 @@ def _sentence(title: str, score: float, causes: Sequence[Cause], *, fallback: st
     shown = f"‘{clean(title, limit=80)[0]}’"
     if fallback:
         return f"{shown} is here because many people met it. {fallback}"
-    named = sorted((cause for cause in causes if cause.is_cause), key=lambda cause: -cause.value)[:2]
+    named = sorted((cause for cause in causes if cause.is_cause), key=lambda cause: -cause.drop)[:2]  # as the list names them
     if not named:
         source = "what was asked for in words" if guided else "the past as a whole"
         return f"{shown} has its score from {source}: taking away any single item of it does not lower the score."

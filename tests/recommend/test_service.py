@@ -141,7 +141,8 @@ def test_why_adds_up_to_the_score_and_says_it_in_a_sentence(desk):
     why = desk.why(ask, top.item)
     assert why.score == pytest.approx(top.score) and why.model == "transitions" and len(why.contributions) == 8
     assert sum(cause.value for cause in why.contributions) == pytest.approx(why.score, abs=1e-5)  # the transitions of an empty past are zero
-    named = max((cause for cause in why.contributions if cause.is_cause), key=lambda cause: cause.value)
+    named = max((cause for cause in why.contributions if cause.is_cause), key=lambda cause: cause.drop)
+    assert named.item == top.because.item and named.drop == pytest.approx(top.because.drop, abs=1e-5)
     assert f"‘{named.title}’" in why.sentence and f"‘{top.title}’" in why.sentence and named.drop > 0
     with pytest.raises(UnknownItem):
         desk.why(ask, "nonesuch")
