@@ -86,6 +86,11 @@ def _telling(items: Items, of: np.ndarray, *, n_groups: int) -> list[list[str]]:
     telling = []
     for size, words in zip(sizes.tolist(), within, strict=True):
         worth = {w: n / size * np.log(n / size * len(of) / everywhere[w]) for w, n in words.items()}
-        best = sorted(worth, key=lambda w: (-worth[w], w))[: 2 * WORDS]
-        telling.append([w for w in best if worth[w] > 0 or n_groups == 1])
+        best: list[str] = []
+        for word in sorted(worth, key=lambda w: (-worth[w], w)):
+            if (worth[word] > 0 or n_groups == 1) and not any(word.startswith(one) or one.startswith(word) for one in best):
+                best.append(word)  # "options" says nothing beside "option"
+            if len(best) == 2 * WORDS:
+                break
+        telling.append(best)
     return telling
