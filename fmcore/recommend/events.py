@@ -301,11 +301,13 @@ def _with_events(rows: pd.DataFrame, said: Mapping[str, Words], users: Mapping[s
             if met is not None and not word.out:
                 rating = word.rating if word.rating is not None else np.nan
                 new.append((*pair, int(met.at.timestamp()), rating))
-    keys = rows["user"].to_numpy(dtype=np.int64) * len(items) + rows["item"].to_numpy()
-    out = np.isin(keys, np.array([user * len(items) + item for user, item in gone], dtype=np.int64))
     added = pd.DataFrame(new, columns=["user", "item", "at", "rating"]).astype(
         {"user": np.int32, "item": np.int32, "at": np.int64, "rating": np.float32}
     )
-    whole = pd.concat([rows[~out], added], ignore_index=True)
-    whole = whole.sort_values(["user", "at"], kind="stable")
-    return whole.drop_duplicates(["user", "item"]).reset_index(drop=True)
+    moved = np.isin(rows["user"].to_numpy(), np.array([pair[0] for pair in (*gone, *new)], dtype=np.int32))
+    theirs = rows[moved]  # only these people's rows are sorted again: a log may have ten million others
+    keys = theirs["user"].to_numpy(dtype=np.int64) * len(items) + theirs["item"].to_numpy()
+    out = np.isin(keys, np.array([user * len(items) + item for user, item in gone], dtype=np.int64))
+    theirs = pd.concat([theirs[~out], added]).sort_values(["user", "at"], kind="stable").drop_duplicates(["user", "item"])
+    whole = pd.concat([rows[~moved], theirs], ignore_index=True)
+    return whole.iloc[np.argsort(whole["user"].to_numpy(), kind="stable")].reset_index(drop=True)
