@@ -16,8 +16,8 @@ import streamlit as st
 from fmcore import runtime
 from fmcore.models.card import card_markdown
 from fmcore.nouns import FMError, ModelVersion
-from fmcore.tasks import TASKS
-from pages import beside, figures, live, ui
+from fmcore.tasks import RECOMMEND, SERVED
+from pages import beside, figures, live, models_shelf, ui
 
 STAGES = {
     "champion": ("Live", "green", ":material/verified:"),
@@ -33,17 +33,17 @@ def page() -> None:
     if desk is None:
         ui.no_server()
         return
-    first = next(iter(TASKS))  # shown by name, as the command line calls them: a bound control keeps in the URL what it shows
+    first = next(iter(SERVED))  # shown by name, as the command line calls them: a bound control keeps in the URL what it shows
     shown = {"default": first, "required": True, "label_visibility": "collapsed"}
     with ui.header("Models", "what each version was measured at, what the gate says of it, and which one serves"):
-        task = st.segmented_control("Task", list(TASKS), key="task", bind="query-params", **shown) or first
+        task = st.segmented_control("Task", list(SERVED), key="task", bind="query-params", **shown) or first
     versions = desk.registry.versions(task)
     champion = desk.registry.champion(task)
     if not versions:
         _nothing(desk, task)
         return
     serving = f"live: {ui.esc(champion.version)}" if champion else "none is live"
-    ui.note(f"**{TASKS[task].title}** · {len(versions)} version{'s' if len(versions) != 1 else ''} · {serving}")
+    ui.note(f"**{SERVED[task].title}** · {len(versions)} version{'s' if len(versions) != 1 else ''} · {serving}")
     _overview(desk, versions)
     chosen = _pick(versions, champion)
     facts = desk.registry.facts(chosen)
@@ -52,7 +52,19 @@ def page() -> None:
         _quality(chosen, facts, champion)
     with right, ui.guarded():
         _gate(desk, chosen, champion)
-    _beside(task, facts)
+    if task == RECOMMEND.name:
+        with ui.guarded():
+            models_shelf.details(chosen, facts)
+        with st.container(border=True), ui.guarded():
+            _card(desk, chosen)
+    else:
+        _classifier(desk, chosen, facts)
+    _promotions(desk, task)
+
+
+def _classifier(desk: Any, version: ModelVersion, facts: Mapping[str, Any]) -> None:
+    """What only a model that labels texts has."""
+    _beside(version.task, facts)
     left, right = ui.split(2, 1)
     with left, ui.guarded():
         _per_class(facts)
@@ -62,8 +74,7 @@ def page() -> None:
     with left, ui.guarded():
         _serving(facts)
     with right, ui.guarded():
-        _card(desk, chosen)
-    _promotions(desk, task)
+        _card(desk, version)
 
 
 @st.fragment(run_every=2.0)
@@ -71,7 +82,7 @@ def _nothing(desk: Any, task: str) -> None:
     """No version yet: what runs now, or where to start."""
     if desk.registry.versions(task):
         st.rerun()
-    ui.note(f"**{TASKS[task].title}** · no versions yet")
+    ui.note(f"**{SERVED[task].title}** · no versions yet")
     active = live.training(desk, task)
     if active:
         with st.container(border=True):
@@ -83,12 +94,14 @@ def _nothing(desk: Any, task: str) -> None:
 
 
 def _overview(desk: Any, versions: Sequence[ModelVersion]) -> None:
-    """All versions: a table, and their accuracy with intervals on one axis."""
-    shown = [v for v in versions if figures.at(v.metrics, "accuracy")][:12]
+    """All versions: a table, and their first figure with intervals on one axis."""
+    lists = versions[0].task == RECOMMEND.name
+    name, title, unit = ("ndcg", "NDCG@10", "NDCG@10") if lists else ("accuracy", "accuracy", "accuracy, %")
+    shown = [v for v in versions if figures.at(v.metrics, name)][:12]
     with st.container(border=True):
-        ui.card("Versions", "newest first · accuracy on each data set's held-out rows, 95 % intervals")
+        ui.card("Versions", f"newest first · {title} on each data set's held-out {'items' if lists else 'rows'}, 95 % intervals")
         st.dataframe(
-            pd.DataFrame([_row(v, synthetic=bool(desk.registry.facts(v).get("synthetic"))) for v in versions]),
+            pd.DataFrame([_row(v, desk.registry.facts(v)) for v in versions]),
             hide_index=True,
             row_height=34,
             height=min(38 + 34 * len(versions), 310),
@@ -99,65 +112,66 @@ def _overview(desk: Any, versions: Sequence[ModelVersion]) -> None:
                 "Accuracy, %": st.column_config.NumberColumn(format="%.1f"),
                 "ECE, %": st.column_config.NumberColumn(format="%.1f"),
                 "Out-of-scope AUROC": st.column_config.NumberColumn(format="%.3f"),
+                **models_shelf.COLUMNS,
             },
         )
         if len(shown) > 1:
-            fig = _forest(shown)
-            told = "; ".join(f"{v.version} {figures.full(figures.at(v.metrics, 'accuracy'))}" for v in shown)
-            ui.show(fig, "forest", f"Accuracy with 95 % intervals of the {len(shown)} newest versions: {told}.")
+            fig = _forest(shown, name, unit)
+            full = models_shelf.full if lists else figures.full
+            told = "; ".join(f"{v.version} {full(figures.at(v.metrics, name))}" for v in shown)
+            ui.show(fig, "forest", f"{title.capitalize()} with 95 % intervals of the {len(shown)} newest versions: {told}.")
             if len({v.dataset for v in shown}) > 1:
                 ui.note("Versions of different data sets answer different questions: compare within one data set.")
 
 
-def _row(version: ModelVersion, *, synthetic: bool) -> dict:
+def _row(version: ModelVersion, facts: Mapping[str, Any]) -> dict:
+    start = {"Version": version.version, "Stage": [STAGES[version.stage][0]]}
+    learnt = {"Data set": f"{version.dataset} (demo data)" if facts.get("synthetic") else version.dataset}
+    if version.task == RECOMMEND.name:
+        return start | models_shelf.row(version, facts) | learnt | {"Trained": ui.fresh(version.created_at)}
     accuracy, auroc, ece = (figures.at(version.metrics, name) for name in ("accuracy", "oos.auroc", "ece"))
     return {
-        "Version": version.version,
-        "Stage": [STAGES[version.stage][0]],
+        **start,
         "Accuracy, %": 100 * accuracy["value"] if accuracy else None,
         "95 % interval": figures.interval(accuracy) or figures.NONE,
         "Out-of-scope AUROC": auroc["value"] if auroc else None,
         "ECE, %": 100 * ece["value"] if ece else None,
-        "Data set": f"{version.dataset} (demo data)" if synthetic else version.dataset,
+        **learnt,
         "Recipe": version.recipe,
         "Base": version.base,
         "Trained": ui.fresh(version.created_at),
     }
 
 
-def _forest(versions: Sequence[ModelVersion]) -> go.Figure:
-    """A dot with its interval for each version; the live one in the accent colour."""
+def _forest(versions: Sequence[ModelVersion], name: str, unit: str) -> go.Figure:
+    """A dot with its interval of one figure for each version; the live one in the accent colour."""
     t = ui.tokens()
-    kept = [(v, figures.at(v.metrics, "accuracy")) for v in versions]
-    kept = [(v, a) for v, a in kept if a]
+    kept = [(v, a) for v in versions if (a := figures.at(v.metrics, name))]
+    factor, digits = (100, 1) if unit.endswith("%") else (1, 3)
     rows = [str(i) for i in range(len(kept))]
     colors = [t["accent"] if v.stage == "champion" else t["flat"] for v, _ in kept]
+    ends = [[factor * a.get(end, a["value"]) for end in ("low", "high")] for _, a in kept]
     fig = go.Figure()
-    for row, (_, a), color in zip(rows, kept, colors, strict=True):
-        fig.add_scatter(
-            x=[100 * a.get("low", a["value"]), 100 * a.get("high", a["value"])],
-            y=[row, row],
-            mode="lines",
-            line=dict(color=ui.rgba(color, 0.55), width=3),
-            hoverinfo="skip",
-        )
+    for row, reach, color in zip(rows, ends, colors, strict=True):
+        fig.add_scatter(x=reach, y=[row, row], mode="lines", line=dict(color=ui.rgba(color, 0.55), width=3), hoverinfo="skip")
     fig.add_scatter(
-        x=[100 * a["value"] for _, a in kept],
+        x=[factor * a["value"] for _, a in kept],
         y=rows,
         mode="markers+text",
         marker=dict(size=11, color=colors),
         cliponaxis=False,
-        text=[f"{100 * a['value']:.1f}" for _, a in kept],
+        text=[f"{factor * a['value']:.{digits}f}" for _, a in kept],
         textposition="top center",
         textfont=dict(size=12),
-        customdata=[figures.full(a) for _, a in kept],
+        customdata=[figures.full(a) if factor == 100 else models_shelf.full(a) for _, a in kept],
         hovertemplate="%{customdata}<extra></extra>",
     )
     ui.desk(fig, 38 * len(kept) + 64, hovermode="closest", showlegend=False, margin=dict(l=8, r=24, t=18, b=8))
     names = [figures.chart_text(f"{v.version} · {v.dataset}") for v, _ in kept]
     fig.update_yaxes(autorange="reversed", showgrid=False, tickvals=rows, ticktext=names, nticks=20)
-    low, high = (100 * f([a.get(end, a["value"]) for _, a in kept]) for f, end in ((min, "low"), (max, "high")))
-    return fig.update_xaxes(title="accuracy, %", showgrid=True, range=[low - 0.06 * (high - low) - 0.5, high + 0.06 * (high - low) + 0.5])
+    low, high = min(reach[0] for reach in ends), max(reach[1] for reach in ends)
+    pad = 0.06 * (high - low) + 0.005 * factor
+    return fig.update_xaxes(title=unit, showgrid=True, range=[low - pad, high + pad])
 
 
 def _pick(versions: Sequence[ModelVersion], champion: ModelVersion | None) -> ModelVersion:
@@ -170,9 +184,19 @@ def _pick(versions: Sequence[ModelVersion], champion: ModelVersion | None) -> Mo
 def _quality(version: ModelVersion, facts: Mapping[str, Any], champion: ModelVersion | None) -> None:
     """Every figure with interval, n, the live version's beside it, and what it means."""
     against = champion if champion and champion.version != version.version else None
-    note = f"on {ui.esc(version.dataset)}, held-out rows · 95 % bootstrap intervals"
+    lists = version.task == RECOMMEND.name
+    note = f"on {ui.esc(version.dataset)}, held-out {'items' if lists else 'rows'} · 95 % bootstrap intervals"
     mark = ui.synthetic_mark() if facts.get("synthetic") else ""
     ui.card(ui.esc(version.version), note, f"{ui.chip(*STAGES[version.stage])} {mark}".strip())
+    if lists:
+        models_shelf.quality(facts, against)
+    else:
+        _figures_table(facts, against)
+    if against and against.dataset != version.dataset:
+        ui.note(f"The live version was measured on {ui.esc(against.dataset)}: these columns are not comparable.")
+
+
+def _figures_table(facts: Mapping[str, Any], against: ModelVersion | None) -> None:
     rows = []
     for name, title in figures.NAMES.items():
         mine = figures.at(facts, name)
@@ -182,8 +206,6 @@ def _quality(version: ModelVersion, facts: Mapping[str, Any], champion: ModelVer
         row |= {"n": f"{mine['n']:,}" if mine and mine.get("n") else "", "What it says": figures.IN_WORDS[name]}
         rows.append(row)
     st.table(pd.DataFrame(rows).set_index("Figure"), border="horizontal")
-    if against and against.dataset != version.dataset:
-        ui.note(f"The live version was measured on {ui.esc(against.dataset)}: these columns are not comparable.")
 
 
 def _beside(task: str, facts: Mapping[str, Any]) -> None:
@@ -242,12 +264,8 @@ def _roll_back_form(desk: Any, version: ModelVersion) -> None:
         ui.note("It answers now, and is the first that ever did: there is nothing to roll back to.")
         return
     with st.form("rollback", border=False, clear_on_submit=True):
-        reason = st.text_input(
-            "Why go back to the version before?",
-            max_chars=MAX_REASON_CHARS,
-            key="rollback_reason",
-            placeholder="for the record, in a sentence",
-        )
+        asked = {"max_chars": MAX_REASON_CHARS, "placeholder": "for the record, in a sentence"}
+        reason = st.text_input("Why go back to the version before?", key="rollback_reason", **asked)
         sent = st.form_submit_button("Roll back", icon=":material/undo:")
     if sent:
         _change(reason, lambda: desk.registry.rollback(version.task, by=ui.who(), reason=reason.strip()), "Rolled back.")
@@ -415,14 +433,9 @@ def _promotions(desk: Any, task: str) -> None:
             {"When": ui.fresh(p.at), "Version": p.version, "Instead of": p.previous or "none", "By": p.by, "Reason": p.reason}
             for p in history
         ]
-        st.dataframe(
-            pd.DataFrame(rows),
-            hide_index=True,
-            row_height=34,
-            key="promotions",
-            alt="Promotions with version, person and reason",
-            column_config={"Reason": st.column_config.TextColumn(width="large")},
-        )
+        wide = {"Reason": st.column_config.TextColumn(width="large")}
+        alt = "Promotions with version, person and reason"
+        st.dataframe(pd.DataFrame(rows), hide_index=True, row_height=34, key="promotions", alt=alt, column_config=wide)
 
 
 if __name__ == "__main__":
