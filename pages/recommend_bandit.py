@@ -6,7 +6,7 @@ Draws the beliefs that the service derives from the stored events; learns nothin
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -174,6 +174,6 @@ def _names_at_the_end(fig: go.Figure, ends: list[tuple[float, str, str]], x: int
 
 def _estimate(desk: Any, learner: str) -> None:
     """The service's off-policy line, where there are enough logged answers for one."""
-    found: Mapping[str, Any] | None = getattr(desk.recommend, "live_estimate", lambda _: None)(learner)
+    found = desk.recommend.live_estimate(learner)
     if found:
         st.markdown(f":small[{ui.esc(found['sentence'])}]")

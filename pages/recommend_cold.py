@@ -86,9 +86,7 @@ def start(desk: Any, shelf: Any, who: str) -> None:
             st.markdown("This version has no text model, so a sentence cannot be read. Open or like something instead.")
             return
         with st.form("recommend_form", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
-            st.text_input(
-                "What do you like?", key="recommend_sentence", placeholder="I like slow science fiction", max_chars=SENTENCE_CHARS
-            )
+            st.text_input("What do you like?", key="recommend_sentence", placeholder=examples(shelf)[0], max_chars=SENTENCE_CHARS)
             st.form_submit_button("Show me", type="primary", icon=":material/auto_awesome:", on_click=_said, args=(who,))
         st.pills(
             "Examples", examples(shelf), key="recommend_example", on_change=_picked, args=(who,), label_visibility="collapsed",

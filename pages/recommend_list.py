@@ -71,7 +71,7 @@ def shares(scores: Sequence[float]) -> list[float | None]:
 def bar(share: float | None, score: float) -> str:
     """A quiet bar with its words as markdown: "━━━━──── 72 % of the top"."""
     if share is None:
-        return f":small[:gray[score {score:.2f}]]".replace("-", "−")
+        return f":small[:gray[score {ui.signed(score)}]]"
     n = max(1, round(BAR * share))
     words = "top score" if share >= 0.9995 else f"{figures.probability(share)} of the top"
     rest = f':color[{"━" * (BAR - n)}]{{foreground="{TRACK}"}}' if n < BAR else ""

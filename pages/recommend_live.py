@@ -206,10 +206,9 @@ def _list(desk: Any, shelf: Any, ask: Ask, answer: Answer) -> None:
         answer, key="rec", before=seen.get("before"), sentence=bool(ask.sentence), act=_act, why=_why,
         groups=recommend_bandit.group_names(desk, [found.item for found in answer.items]) if ask.learner else None,
     )  # fmt: skip
-    ui.note(
-        "Bar: score against the top one. Carries: how much of the score goes when that item is taken out of your past, measured for each "
-        f"row. {_fresh(desk, shelf, answer)}."
-    )
+    causes = " Carries: how much of the score goes when that item is taken out of your past, measured for each row."
+    named = any(one.because for one in answer.items)
+    ui.note(f"Bar: score against the top one.{causes if named else ''} {_fresh(desk, shelf, answer)}.")
 
 
 def _notes(answer: Answer) -> None:
