@@ -110,7 +110,7 @@ class Sequence(Recommender):
         found = self._chosen(halved, shorter, n_items, held, report, until=0.6)
         again = sequential.for_epochs(found.params, found.outcome.best_epoch)
         trained = sequential.train(histories, n_items, again, report=report, checkpoint=folder, span=(0.6, 1.0))
-        chosen = ("val_ndcg", "best_epoch", "curve", "n_examined", "tried")
+        chosen = ("val_ndcg", "best_epoch", "curve", "n_examined", "tried", "params")
         return replace(trained, params=found.params, figures={**trained.figures, **{key: found.figures[key] for key in chosen}})
 
     def scores(self, histories: Many[History]) -> np.ndarray:
@@ -144,7 +144,8 @@ class Sequence(Recommender):
         facts = read_facts(folder)
         try:
             tensors = load_file(folder / "items.safetensors")
-            model = cls(seed=facts["figures"]["params"]["seed"])
+            params = Sequencing(**facts["figures"]["params"])
+            model = cls(minutes=params.minutes, seed=params.seed, params=params)
             model.figures = facts["figures"]
             model._serve((folder / "sequence.onnx").read_bytes(), tensors["items"], tensors["seen"], window=int(facts["window"]))
         except Exception as error:  # onnxruntime and safetensors raise classes of their own, one for each thing that can be wrong

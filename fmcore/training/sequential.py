@@ -65,7 +65,7 @@ class Sequencing:
     patience: int = 10
     minutes: float = 0.0
     loss: str = "auto"
-    negatives: int = 256
+    negatives: int = 1024
     calibration: float = 0.75
     examined: int = 2000
     seed: int = 0

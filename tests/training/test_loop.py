@@ -289,6 +289,16 @@ def test_the_validated_figure_goes_by_the_subject_s_name_for_it():
     assert [row["val_ndcg"] for row in outcome.history] == [values["val_ndcg"] for _, values in report.metrics if "val_ndcg" in values]
 
 
+@pytest.mark.parametrize(("able", "allowed"), [(True, True), (True, False), (False, True)])
+def test_a_processor_that_multiplies_bfloat16_does_so_where_the_recipe_allows(monkeypatch, able, allowed):
+    monkeypatch.setattr(loop, "multiplies_halves", lambda: able)
+    seen = []
+    trained = subject(loss=lambda model, batch: (seen.append(torch.is_autocast_enabled("cpu")), noisy_loss(model, batch))[1])
+    trained.halves = allowed
+    loop.fit(trained, PLAN, report=Quiet(), device=CPU)
+    assert set(seen) == {able and allowed}
+
+
 def test_every_row_comes_once_an_epoch_in_batches_of_like_length():
     lengths = np.random.default_rng(0).integers(1, 60, 1000)
     batches = loop.bucketed(lengths, 16, seed=3, epoch=1)
