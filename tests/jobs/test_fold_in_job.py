@@ -95,7 +95,11 @@ def test_what_the_version_was_trained_on_is_not_folded_again(store, tmp_path):
     before = after(desk)
     assert run(store) == {"version": version.version, "folded": 0, "up_to": 10} and after(desk) == before
     all_do(desk, 5, "item-2", "item-25", first=50)
-    assert run(store)["folded"] == 10 and rows(store)[0]["n_events"] == 10
+    all_do(desk, 1, "item-14")  # somebody whose earlier events were learnt from already
+    assert run(store)["folded"] == 11 and rows(store)[0]["n_events"] == 11
+    counts = {one.item: one.score for one in desk.recommend(Ask(model="popularity", k=30)).items}
+    trained = dict(zip(desk.shelf().items.ids, desk.shelf().models["popularity"].counts.tolist(), strict=True))
+    assert counts == {**trained, "item-2": trained["item-2"] + 5, "item-25": trained["item-25"] + 5, "item-14": trained["item-14"] + 1}
 
 
 def test_events_of_another_data_set_are_none_of_its_business(store):

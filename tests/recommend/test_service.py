@@ -115,18 +115,19 @@ def test_people_to_pick_are_those_who_came_lately_and_then_those_of_the_data(des
 
 
 def test_removing_the_named_cause_lowers_the_score_of_its_item(desk):
-    checked = 0
+    checked = unnamed = 0
     for user in ("user-1", "user-5", "user-9"):
         history = tuple(met.item for met in reversed(desk.history(user)))
         for model in ("knn", "transitions", "text", "hybrid"):
-            for one in desk.recommend(Ask(history=history, k=5, model=model)).items:
+            for one in desk.recommend(Ask(history=history, k=30, model=model)).items:
                 if one.because is None:
+                    unnamed += 1
                     continue
                 rest = tuple(item for item in history if item != one.because.item)
                 after = {found.item: found.score for found in desk.recommend(Ask(history=rest, k=30, model=model, reasons=False)).items}
                 assert one.because.item in history and after[one.item] == pytest.approx(one.score - one.because.drop, abs=1e-5) and one.because.drop > 0
                 checked += 1
-    assert checked > 20
+    assert checked > 60 and unnamed  # where nothing lowers a score, nothing is named
 
 
 def test_popularity_names_no_cause_and_no_reasons_are_given_unasked(desk):
