@@ -197,10 +197,12 @@ def lists_of(n_items: int) -> dict:
 
 def agents(log: Interactions, version: Shelf, *, steps: int) -> dict:
     """RL agents beside random, popularity and greedy in the simulator, five seeds."""
-    model = contest.ranker_of(version)
-    plan = contest.Plan(steps=steps, seeds=5)
-    found = contest.run(contest.aligned(log, version.items), model, version.groups, plan=plan, ranker=model.title, report=Said())
-    return {"steps": steps, "seeds": 5, "sentence": found.sentence, "table": json.loads(found.table.to_json(orient="records"))}
+    model, sequence = contest.rankers_of(version)
+    found = contest.run(
+        contest.aligned(log, version.items), model, version.groups, plan=contest.Plan(steps=steps), ranker=model.title,
+        version=version.version, sequence=sequence, report=Said(),
+    )  # fmt: skip
+    return contest.figures(found)
 
 
 def memory(version: Shelf, folder: Path) -> dict:

@@ -75,7 +75,7 @@ def estimates(
         why = f"Not estimated: {n:,} logged rows are worth {ess:.1f} for this policy, and {LEAST_ESS:.0f} are needed."
         return [Value(name, None, None, None, ess, n, why) for name in names]
     n_clipped = int((weights > CLIP).sum())
-    note = f"Weights above {CLIP:.0f} were cut in {n_clipped:,} rows." if n_clipped else ""
+    note = f"Weights above {CLIP:.0f} were cut (rows: {n_clipped:,})." if n_clipped else ""
     ones, weighted = np.ones(n), clipped * rewards
     parts = {"ips": (weighted, ones), "snips": (weighted, clipped)}
     if direct is not None:

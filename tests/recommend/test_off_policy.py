@@ -51,7 +51,7 @@ def test_a_weight_is_cut_and_that_is_said():
     weights = np.full(200, 40.0)
     weights[:2] = 1000.0
     ips = by_name(off_policy.estimates(np.ones(200), weights))["ips"]
-    assert ips.value == pytest.approx((198 * 40 + 2 * 50) / 200) and "in 2 rows" in ips.note
+    assert ips.value == pytest.approx((198 * 40 + 2 * 50) / 200) and "(rows: 2)" in ips.note
 
 
 def test_rows_of_one_person_are_drawn_together():
