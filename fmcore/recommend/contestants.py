@@ -16,7 +16,7 @@ import numpy as np
 from fmcore.data.interactions import Interactions
 from fmcore.nouns import FMError, Report
 from fmcore.recommend import measure, offers
-from fmcore.recommend.counting import Blend, Popularity
+from fmcore.recommend.counting import Blend, Popularity, Transitions
 from fmcore.recommend.hybrid import Hybrid
 from fmcore.recommend.measure import Answered, Budget, Part, answered
 from fmcore.recommend.offers import MODELS
@@ -26,6 +26,7 @@ JUDGED, ENOUGH = 5_000, 500
 """People whose held-back item decides between models at most, and at least where that takes long."""
 JUDGING = 0.08
 """Of the time left, for judging one model, where it answers slowly."""
+QUICK = (Popularity.name, Transitions.name)
 FIRST = 32
 """People by whom it is seen how slowly a model answers."""
 MARGIN = 0.9
@@ -94,7 +95,8 @@ def compare(train: Interactions, test: Interactions, *, k: int, name: str, budge
         raise NothingToMeasure(field.left_out[name], "Give it more --minutes, or choose another --model.")
     n_judged = min(len(one.ranks) for one in tried)
     validation = {one.name: round(measure.ndcg(one.ranks[:n_judged]), 5) for one in tried}
-    best = max(standing, key=lambda one: validation[one.name])
+    in_time = [one for one in standing if field.has_time(one)] or standing
+    best = max(in_time, key=lambda one: validation[one.name])
     final = field.finished(best)
     figures, baselines = field.figures(final), {Popularity.name: field.figures(field.popularity)}
     for other in tried:
@@ -108,8 +110,8 @@ def compare(train: Interactions, test: Interactions, *, k: int, name: str, budge
 
 
 def _turn(name: str) -> tuple[bool, bool, bool]:
-    """Popularity at once, then the closed form that promises most, the other ones, and in what time is left those that take it all."""
-    return name in (*offers.TRAINED, Hybrid.name), name != Popularity.name, name not in (Blend.name, *offers.TRAINED)
+    """What is quick, and shows how fast this machine is; the closed form that promises most; the others; at last those that take all."""
+    return name in (*offers.TRAINED, Hybrid.name), name not in QUICK, name not in (Blend.name, *offers.TRAINED)
 
 
 class _Field:
@@ -125,6 +127,7 @@ class _Field:
         self.standin = Popularity().fit(self.shorter, self.items)
         self.shape = offers.shape(self.items, self.histories)
         self.left_out: dict[str, str] = {}
+        self.slowness = 1.0
         self.again: dict[str, Recommender] = {Popularity.name: self.popularity}
 
     def try_all(self, names: Sequence[str]) -> list[Tried]:
@@ -135,8 +138,8 @@ class _Field:
             free_s = self._left_s() - max((self._finish_s(one) for one in tried), default=0.0)
             why = ""
             if name != Popularity.name:
-                twice = free_s / (1 if name in offers.TRAINED else 2 * SLOWER)
-                why = offers.refusal(name, self.shape, left_s=twice, free_bytes=offers.free_bytes())
+                once = free_s / self.slowness / (1 if name in (*offers.TRAINED, Hybrid.name) else 2)  # the others are fitted again
+                why = offers.refusal(name, self.shape, left_s=once, free_bytes=offers.free_bytes())
             if not why:
                 try:
                     tried.append(self._try_hybrid(tried, part) if name == Hybrid.name else self._try(name, free_s, part))
@@ -154,6 +157,8 @@ class _Field:
         model = offers.make(name, seed=self.seed, minutes=minutes, checkpoint=None)
         model = model.fit(self.shorter, self.items, held=self.held, report=Part(report, 0.0, 0.8))
         fit_s = time.monotonic() - began
+        if name == Transitions.name:
+            self.slowness = max(1.0, fit_s / offers.COSTS[name](self.shape).seconds)
         first, answer_s = self._judge(model, self.judged[:FIRST], Part(report, 0.8, 0.82))
         n = int(np.clip(free_s * JUDGING / answer_s, ENOUGH, JUDGED)) if np.isfinite(free_s) else JUDGED
         rest, answer_s = self._judge(model, self.judged[FIRST:n], Part(report, 0.82, 1.0))

@@ -53,7 +53,7 @@ class Cost:
 
 
 def _transitions(s: Shape) -> Cost:
-    return Cost(0.5 + s.n_rows * 1e-6, s.n_rows * 100 + min(s.n_rows * 5, s.n_items * s.n_items) * 24)
+    return Cost(0.3 + s.n_rows * 5e-7, s.n_rows * 100 + min(s.n_rows * 5, s.n_items * s.n_items) * 24)
 
 
 def _neighbours(s: Shape) -> Cost:
@@ -62,25 +62,25 @@ def _neighbours(s: Shape) -> Cost:
 
 def _ease(s: Shape) -> Cost:
     n = min(s.n_items, 12_000)
-    return Cost(0.5 + s.n_pairs * 2e-9 + n**3 * 5e-11, n * n * 9 + min(s.n_items, 10_000) ** 2 * 4 + s.n_rows * 32)
+    return Cost(0.5 + s.n_pairs * 2e-9 + n**3 * 3e-11, n * n * 9 + min(s.n_items, 10_000) ** 2 * 4 + s.n_rows * 32)
 
 
 def _next(s: Shape) -> Cost:
     n = min(s.n_items, 8_000)
-    return Cost(0.5 + s.n_rows * 3e-6 + n**3 * 1e-10, n * n * 17 + min(s.n_items, 10_000) ** 2 * 4 + s.n_rows * 32)
+    return Cost(0.5 + s.n_rows * 2e-6 + n**3 * 6e-11, n * n * 17 + min(s.n_items, 10_000) ** 2 * 4 + s.n_rows * 32)
 
 
 def _paths(s: Shape) -> Cost:
-    return Cost(0.5 + s.n_rows * 1e-6 + min(s.n_users, 5_000) * 4e-3, s.n_rows * 40)
+    return Cost(0.5 + s.n_rows * 5e-7, s.n_rows * 40)
 
 
 def _factors(s: Shape) -> Cost:
-    return Cost(2 + s.n_rows * 5e-6 + (s.n_users + s.n_items) * 2e-4, (s.n_users + s.n_items) * 1024 + s.n_rows * 48)
+    return Cost(1 + s.n_rows * 3e-6 + (s.n_users + s.n_items) * 2e-4, (s.n_users + s.n_items) * 1024 + s.n_rows * 48)
 
 
 def _blend(s: Shape) -> Cost:
     parts = _paths(s), _ease(s), _next(s)
-    return Cost(sum(part.seconds for part in parts) + min(s.n_users, 5000) * s.n_items * 4e-7, sum(part.bytes for part in parts))
+    return Cost(sum(part.seconds for part in parts) + min(s.n_users, 5_000) * (2e-3 + s.n_items * 2e-7), sum(part.bytes for part in parts))
 
 
 def _sequence(s: Shape) -> Cost:
@@ -95,7 +95,7 @@ def _text(s: Shape) -> Cost:
 
 def _hybrid(s: Shape) -> Cost:
     people = min(s.n_users, 3_000)
-    return Cost(3 + people * (s.n_items * 2e-6 + 1e-2), people * 400 * 16 * 8 + 256 * s.n_items * 64)
+    return Cost(3 + people * (s.n_items * 1e-6 + 6e-3), people * 400 * 16 * 8 + 256 * s.n_items * 64)
 
 
 COSTS: dict[str, Callable[[Shape], Cost]] = {
