@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -217,7 +218,8 @@ def memory(version: Shelf, folder: Path) -> dict:
 
 def table(result: Mapping[str, Any]) -> str:
     """The rows as text."""
-    lines = [f"{result['data']}: {result['n_users']:,} people, {result['n_items']:,} items, {result['n_interactions']:,} rows", ""]
+    lines = [f"{result['data']}: {result['n_users']:,} people, {result['n_items']:,} items, {result['n_interactions']:,} rows"]
+    lines += [f"(load of the machine at the start: {result['load'][0]:.1f}; times mean something below its number of cores)", ""]
     lines += [f"{'':28}{'HR@10':>24}{'NDCG@10':>24}{'seconds':>10}"]
     for name, row in result["peers"].items():
         lines.append(f"{'peer: ' + name:28}{_shown(row['hr@10']):>24}{_shown(row['ndcg@10']):>24}")
@@ -251,7 +253,7 @@ def main() -> None:
     print(f"{name}{here}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "version"
-        result = {"measured_at": clock.now().isoformat(timespec="seconds"), "data": name, "bars": BARS, "n_users": len(log.users),
+        result = {"measured_at": clock.now().isoformat(timespec="seconds"), "load": os.getloadavg(), "data": name, "bars": BARS, "n_users": len(log.users),
                   "n_items": len(log.items), "n_interactions": len(log.rows), "peers": peers(log)}  # fmt: skip
         result["leaderboard"] = leaderboard(log, minutes=options.minutes, out=folder)
         version = Shelf.load(folder, version="benchmark")

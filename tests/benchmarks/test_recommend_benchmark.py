@@ -48,7 +48,7 @@ def test_what_is_printed_names_every_model_and_the_bar(tmp_path):
     rows = toy_shelf.folder(tmp_path / "v")
     figure = {"value": 0.1, "low": 0.05, "high": 0.2, "n": 80}
     result = {
-        "data": "toy", "n_users": 80, "n_items": 30, "n_interactions": 640, "peers": {"popularity": {"hr@10": figure, "ndcg@10": figure}},
+        "load": (0.5, 0.5, 0.5), "data": "toy", "n_users": 80, "n_items": 30, "n_interactions": 640, "peers": {"popularity": {"hr@10": figure, "ndcg@10": figure}},
         "leaderboard": {"rows": rows["leaderboard"], "serving": rows["serving"]},
         "two_minutes": {"model": "blend", "hr@10": figure, "ndcg@10": figure, "wall_s": 60.0},
         "cold": {"hr@10": figure, "times_chance": 12.0, "n_cold": 3},
