@@ -253,8 +253,10 @@ def main() -> None:
     print(f"{name}{here}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "version"
-        result = {"measured_at": clock.now().isoformat(timespec="seconds"), "load": os.getloadavg(), "data": name, "bars": BARS, "n_users": len(log.users),
-                  "n_items": len(log.items), "n_interactions": len(log.rows), "peers": peers(log)}  # fmt: skip
+        result = {
+            "measured_at": clock.now().isoformat(timespec="seconds"), "load": os.getloadavg(), "data": name, "bars": BARS,
+            "n_users": len(log.users), "n_items": len(log.items), "n_interactions": len(log.rows), "peers": peers(log),
+        }  # fmt: skip
         result["leaderboard"] = leaderboard(log, minutes=options.minutes, out=folder)
         version = Shelf.load(folder, version="benchmark")
         result["latency"] = [{"data": name, "models": latency(version.models, version.pasts)}]
