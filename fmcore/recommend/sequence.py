@@ -172,9 +172,10 @@ def sizes_for(limits: Profile, *, minutes: float, seed: int = 0) -> tuple[Sequen
     if 0 < minutes < LONG_MINUTES:
         return (Sequencing(width=limits.sequence_width, window=limits.sequence_window, minutes=minutes, seed=seed),)
     wide = Sequencing(
-        width=limits.long_sequence_width, window=limits.long_sequence_window, examined=4000, minutes=minutes, seed=seed
+        width=limits.long_sequence_width, window=limits.long_sequence_window, learning_rate=1e-3, examined=4000, minutes=minutes, seed=seed
     )  # fmt: skip
-    return (wide,) if minutes else (wide, replace(wide, width=wide.width // 2, layers=2 * wide.layers))
+    deep = replace(wide, width=wide.width // 2, layers=2 * wide.layers, learning_rate=2e-3)
+    return (wide,) if minutes else (wide, deep)
 
 
 def exported(network: nn.Module) -> bytes:

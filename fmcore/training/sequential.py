@@ -58,7 +58,7 @@ class Sequencing:
     window: int = 50
     dropout: float = 0.2
     batch: int = 0
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.01
     averaging: float = 8.0
     epochs: int = 300
@@ -193,7 +193,7 @@ def network(n_items: int, params: Sequencing) -> nn.Module:
 
     latest=True gives only the last place's, (n, 1, width), for less. Blocks are gated residual ones (LiGR, Borisyuk et al. 2025, as
     in eSASRec, Tikhonovich et al. 2025), and order enters as a learnt bias a distance back (Raffel et al. 2020) in the place of SASRec's
-    positions: on validation both gained over SASRec's own (docs/recommendations.md).
+    positions: on validation both gained over SASRec's own (docs/experiments.md).
     """
     import torch
     from torch import nn
