@@ -64,7 +64,8 @@ def _bar(desk: Any, shelf: Any) -> str:
     names = desk.recommend.users(limit=MOST_NAMES)
     if "recommend_who" not in st.session_state:
         asked = st.query_params.get("who", "")
-        st.session_state["recommend_who"] = asked if asked in shelf.users else next(iter(shelf.users), None)
+        kept = st.session_state.get("recommend_person")  # another view was looked at meanwhile, and the picker's own memory is gone
+        st.session_state["recommend_who"] = asked if asked in shelf.users else kept or next(iter(shelf.users), None)
     chosen = st.session_state["recommend_who"]
     if chosen and chosen not in names:
         names = [chosen, *names]
@@ -86,6 +87,7 @@ def _bar(desk: Any, shelf: Any) -> str:
             "Let a bandit choose", list(LEARNERS), default="Off", key="recommend_learner", required=True,
             help="A bandit picks groups of items by what you like, and learns from every click.",
         )  # fmt: skip
+    st.session_state["recommend_person"] = who
     _address(shelf, who or "")
     return who or ""
 

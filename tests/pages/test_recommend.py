@@ -401,6 +401,20 @@ def test_the_address_opens_catalogue_people_only(desk, asked, opens):
     assert at.selectbox(key="recommend_who").value == (opens or desk.recommend.shelf().users[0])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("invented", [True, False])
+def test_another_view_and_back_leads_to_the_same_person(desk, invented):
+    at = opened()
+    if invented:
+        stranger(at)
+    else:
+        sound(at.selectbox(key="recommend_who").set_value("user-30").run())
+    who = at.selectbox(key="recommend_who").value
+    sound(at.segmented_control(key="recommend_view").set_value("Models").run())
+    sound(at.segmented_control(key="recommend_view").set_value("For one person").run())
+    assert at.selectbox(key="recommend_who").value == who
+
+
 def test_a_sentence_begins_a_walk_that_clicks_go_on_with(desk):
     at = stranger(opened())
     at.text_input(key="recommend_sentence").set_value("something painted red")
