@@ -65,7 +65,7 @@ def curves(found: Contest) -> go.Figure:
     """A panel a learning agent: each seed's mean of its latest visits over its training; dotted where greedy and random were judged."""
     t = ui.tokens()
     names = [name for name in AGENTS if (found.curves["agent"] == name).any()]
-    fig = make_subplots(1, len(names), subplot_titles=[AGENTS[name].title for name in names], shared_yaxes=True, horizontal_spacing=0.03)
+    fig = make_subplots(1, len(names), subplot_titles=[AGENTS[name].title for name in names], shared_yaxes=True, horizontal_spacing=0.045)
     judged = found.table.set_index("agent")
     for column, name in enumerate(names, start=1):
         for seed, rows in found.curves[found.curves["agent"] == name].groupby("seed"):
@@ -85,7 +85,7 @@ def curves(found: Contest) -> go.Figure:
             fig.add_annotation(
                 x=1, xref="paper", y=judged.loc[base, "mean"], text=base, showarrow=False, xanchor="left", xshift=6, font={"size": 12}
             )
-    fig.update_xaxes(range=[0, 1.02 * found.plan.steps], nticks=4)
+    fig.update_xaxes(range=[0, 1.02 * found.plan.steps], nticks=3)
     return fig.update_yaxes(title_text="likes a visit", col=1)
 
 

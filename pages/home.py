@@ -14,8 +14,9 @@ from fmcore import clock, runtime
 from fmcore.data import catalogue
 from fmcore.nouns import FMError, ModelVersion, Run
 from fmcore.sentiment import alerts
-from fmcore.tasks import TASKS, first_run
-from pages import brief, figures, live, ui
+from fmcore.tasks import RECOMMEND, TASKS, first_run
+from pages import brief, figures, leaderboard, live, ui
+from pages.ranking_figures import MEASURES
 
 SHOWN = ("accuracy", "macro_f1", "oos.recall")
 """Figures of a live model that are shares of held-out rows, and so fit one axis."""
@@ -46,12 +47,15 @@ def page() -> None:
         brief.draw(desk)
     with right:
         _do_first(desk, champions)
-    with st.grid(3, min_column_width=290, gap="small", border=True) as grid:
+    recommender = desk.registry.champion(RECOMMEND.name)
+    with st.grid(2, min_column_width=400, gap="small", border=True) as grid:
         for task, champion in champions.items():
             with grid.cell():
                 _live_model(desk, task, champion)
+        with grid.cell(), ui.guarded():
+            _live_recommender(desk, recommender)
     history = desk.runs.history(limit=8)
-    _freshness(desk, champions, history)
+    _freshness(desk, {**champions, RECOMMEND.name: recommender}, history)
     _last_runs(desk, history)
 
 
@@ -66,7 +70,7 @@ def _live_model(desk: Any, task: str, champion: ModelVersion | None) -> None:
         st.markdown("No model is live yet." + (" The first one is being made: see the progress above." if waiting else ""))
         ui.note("A model is live once a run has trained it and it was promoted.")
         return
-    warning = desk.engine.info(task)["warning"]
+    warning = refusal_of(desk, task)
     chips = ui.chip("Refused", "red", ":material/error:") if warning else ui.chip("Live", "green", ":material/check_circle:")
     if is_synthetic(champion.dataset):
         chips += " " + ui.synthetic_mark()
@@ -83,12 +87,56 @@ def _live_model(desk: Any, task: str, champion: ModelVersion | None) -> None:
         )
         rows = [(name, figure) for name in SHOWN if (figure := figures.at(champion.metrics, name))]
         ui.show(quality_chart(rows), f"live-{task}", _quality_words(rows))
-    promotion = next((p for p in desk.registry.promotions(task) if p.version == champion.version), None)
-    since = f" · live since {ui.fresh(promotion.at)}" if promotion else ""
     ui.note(
         f"Version {ui.esc(champion.version)} · recipe {ui.esc(champion.recipe)} · data set {ui.esc(champion.dataset)}"
-        f" · base {ui.esc(champion.base)}{since}"
+        f" · base {ui.esc(champion.base)}{_since(desk, champion)}"
     )
+
+
+def _since(desk: Any, champion: ModelVersion) -> str:
+    """Since when a version answers, as the end of a line."""
+    promotion = next((p for p in desk.registry.promotions(champion.task) if p.version == champion.version), None)
+    return f" · live since {ui.fresh(promotion.at)}" if promotion else ""
+
+
+def refusal_of(desk: Any, task: str) -> str:
+    """Why the live version of a task does not answer; "" where it does."""
+    return str((desk.recommend.info() if task == RECOMMEND.name else desk.engine.info(task))["warning"] or "")
+
+
+def _live_recommender(desk: Any, champion: ModelVersion | None) -> None:
+    """What comes next for people: which model answers, how often it is right, and the way to its page."""
+    if champion is None:
+        ui.card(RECOMMEND.title)
+        waiting = bool(live.training(desk, RECOMMEND.name))
+        st.markdown("No recommender is live yet." + (" The first one is being made: see the progress above." if waiting else ""))
+        st.page_link("recommend.py", label="Open Recommend", icon=":material/recommend:")
+        return
+    facts = champion.metrics
+    warning = refusal_of(desk, RECOMMEND.name)
+    chips = ui.chip("Refused", "red", ":material/error:") if warning else ui.chip("Live", "green", ":material/check_circle:")
+    if facts.get("synthetic"):
+        chips += " " + ui.synthetic_mark()
+    ui.card(RECOMMEND.title, chips=chips)
+    if warning:
+        st.error(f"**The live version does not answer.** {ui.esc(warning)}", icon=":material/error:")
+    hit = figures.at(facts, "hr")
+    if hit is None:
+        st.markdown("How good it is was **not measured**.")
+    else:
+        st.markdown(
+            f"**{figures.value(hit)}** of {hit['n']:,} people met next what stood among their first ten "
+            f":small[:gray[95 % interval {figures.span(hit)}]]"
+        )
+    rows = [row for row in leaderboard.ranked(facts.get("leaderboard") or ()) if row["model"] in ("popularity", facts.get("serving"))]
+    if rows and facts.get("serving"):
+        told = "; ".join(f"{row['title']} {MEASURES['hr'].full(row.get('hr'))}" for row in rows)
+        ui.show(leaderboard.forest(rows, MEASURES["hr"], serving=facts["serving"]), "live-recommend", f"HR@10 with 95 % intervals: {told}.")
+    ui.note(
+        f"Version {ui.esc(champion.version)} · {ui.esc(leaderboard.title_of(str(facts.get('serving', 'unknown'))))} answers · data set "
+        f"{ui.esc(champion.dataset)}{_since(desk, champion)}"
+    )
+    st.page_link("recommend.py", label="Open Recommend", icon=":material/recommend:")
 
 
 def is_synthetic(name: str) -> bool:
@@ -239,7 +287,7 @@ def _last_runs(desk: Any, history: list[Run]) -> None:
 def _freshness(desk: Any, champions: Mapping[str, ModelVersion | None], history: list[Run]) -> None:
     st.header("Freshness and health", anchor=False)
     with st.grid(4, min_column_width=190, gap="small"):
-        n_live = sum(c is not None and not desk.engine.info(task)["warning"] for task, c in champions.items())
+        n_live = sum(c is not None and not refusal_of(desk, task) for task, c in champions.items())
         newest = max((c.created_at for c in champions.values() if c), default=None)
         words = f"made {clock.ago(newest)}" if newest else "none yet"
         ui.kpi("Models live", f"{n_live} of {len(champions)}", words=words, icon=":material/deployed_code:")

@@ -15,7 +15,7 @@ import streamlit as st
 
 from fmcore.evaluation.ranking import COLD_HISTORY, HOT_HISTORY
 from fmcore.recommend.offers import MODELS
-from pages import figures, ui
+from pages import figures, heat, ui
 from pages.ranking_figures import BY_SLICE, MEASURES, Measure
 
 Row = Mapping[str, Any]
@@ -62,12 +62,12 @@ def board(facts: Mapping[str, Any], *, measured_at: dt.datetime) -> str:
         ) or next(iter(MEASURES))  # fmt: skip
         measure = MEASURES[chosen]
         st.markdown(f"**{measure.title}** :small[{measure.words}]")
-        grid = st.grid(5, min_column_width=220, gap="medium")
-        with grid.cell(column_span=2):
+        left, right = ui.split(1, 2, border=False)
+        with left:
             told = "; ".join(f"{row['title']} {measure.full(row.get(chosen))}" for row in rows)
             ui.show(forest(rows, measure, serving=facts["serving"]), "leaderboard", f"{measure.title} with 95 % intervals: {told}.")
             ui.note("Dot and line: value and 95 % bootstrap interval over people · dotted: popularity")
-        with grid.cell(column_span=3):
+        with right:
             _table(rows, serving=facts["serving"])
             _all_of_it(rows, facts)
     return chosen
@@ -124,24 +124,21 @@ def _reach(found: Sequence[Mapping[str, Any]], measure: Measure) -> list[float]:
 
 def _table(rows: Sequence[Row], *, serving: str) -> None:
     table = [
-        {"Model": row["title"] + (" · serves" if row["model"] == serving else "")}
+        {"Model": row["title"] + (" (serves)" if row["model"] == serving else "")}
         | {name: measure.factor * row[name]["value"] if figures.is_figure(row.get(name)) else None for name, measure in MEASURES.items()}
         | {"seconds": row.get("fit_seconds", row.get("seconds"))}
         for row in rows
     ]
     columns = {
-        name: st.column_config.NumberColumn(
-            f"{measure.title}{f', {measure.unit}' if measure.unit else ''}", format=f"%{'+' if measure.signed else ''}.{measure.digits}f",
-            help=measure.words, width=78,
-        )
+        name: st.column_config.NumberColumn(measure.short or measure.title, format=measure.printf, help=measure.words, width=measure.width)
         for name, measure in MEASURES.items()
-    }  # fmt: skip
+    }
     st.dataframe(
-        pd.DataFrame(table), hide_index=True, row_height=34, height=38 + 34 * len(rows), key="leaderboard_table",
+        pd.DataFrame(table), hide_index=True, row_height=32, height=38 + 32 * len(rows), key="leaderboard_table",
         alt="Every model's figures; popularity first, then by NDCG@10",
         column_config={
-            "Model": st.column_config.TextColumn(width=196), **columns,
-            "seconds": st.column_config.NumberColumn("Fit, s", format="%.1f", width=60, help="Seconds of the first fit on this machine."),
+            "Model": st.column_config.TextColumn(width=142), **columns,
+            "seconds": st.column_config.NumberColumn("Fit, s", format="%.1f", width=56, help="Seconds of the first fit on this machine."),
         },
     )  # fmt: skip
 
@@ -174,8 +171,8 @@ def as_frame(rows: Sequence[Row], *, serving: str) -> pd.DataFrame:
     told = []
     for row in rows:
         line: dict[str, Any] = {"model": row["model"], "title": row["title"], "serves": row["model"] == serving}
-        by_slice = {f"{part}_{name}": found.get(name) for part, found in (row.get("slices") or {}).items() for name in BY_SLICE}
-        for name, found in {**{name: row.get(name) for name in MEASURES}, **by_slice}.items():
+        sliced = {f"{part}_{name}": found.get(name) for part, found in (row.get("slices") or {}).items() for name in BY_SLICE}
+        for name, found in {**{name: row.get(name) for name in MEASURES}, **sliced}.items():
             name = name.replace(" ", "_")
             line |= {name: None, f"{name}_low": None, f"{name}_high": None, f"{name}_n": None}
             if figures.is_figure(found):
@@ -195,14 +192,14 @@ def slices(facts: Mapping[str, Any], chosen: str) -> None:
     if not rows:
         st.markdown("Nothing was measured by slice.")
         return
-    ui.show(heat(rows, measure, serving=facts["serving"]), "leaderboard_slices", f"{measure.title} by slice. {slices_told(rows, measure)}")
+    fig = by_slice(rows, measure, serving=facts["serving"])
+    ui.show(fig, "leaderboard_slices", f"{measure.title} by slice. {slices_told(rows, measure)}")
     rest = "" if chosen in BY_SLICE else f" {MEASURES[chosen].title} is not measured by slice, so this is NDCG@10."
     ui.note(f"Bold: best of the column. n: people; a slice of few says little, its interval is under the pointer.{rest}")
 
 
-def heat(rows: Sequence[Row], measure: Measure, *, serving: str) -> go.Figure:
+def by_slice(rows: Sequence[Row], measure: Measure, *, serving: str) -> go.Figure:
     """Models down, slices across, each cell with its number; what has no rows is blank."""
-    t = ui.tokens()
     at = {name: place + (GAP if name.startswith("item") else 0) for place, name in enumerate(SLICES)}
     values = {name: [_in_slice(row, name, measure.name) for row in rows] for name in SLICES}
     top = max((found["value"] for column in values.values() for found in column if found), default=1.0) or 1.0
@@ -219,11 +216,7 @@ def heat(rows: Sequence[Row], measure: Measure, *, serving: str) -> go.Figure:
             for line in z
         ]
         told = [[measure.full(values[name][place]) for name in names] for place in range(len(rows))]
-        fig.add_heatmap(
-            x=[at[name] for name in names], y=list(range(len(rows))), z=z, text=text, texttemplate="%{text}", textfont={"size": 12},
-            customdata=told, colorscale=t["seqscale"], zmin=0, zmax=top, showscale=False, xgap=2, ygap=2, hoverongaps=False,
-            hovertemplate="%{customdata}<extra></extra>",
-        )  # fmt: skip
+        heat.add(fig, x=[at[name] for name in names], z=z, text=text, top=top, told=told)
     titles = [figures.chart_text(row["title"]) for row in rows]
     shown = [f"<b>{name}</b>" if row["model"] == serving else name for name, row in zip(titles, rows, strict=True)]
     ui.desk(fig, 30 * len(rows) + 76, hovermode="closest", showlegend=False)

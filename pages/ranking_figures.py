@@ -14,7 +14,8 @@ from pages import figures, ui
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of a list. factor and digits: as it is shown; unit: after the number; from_zero: whether its axis begins at nothing."""
+    """A figure of a list. factor and digits: as it is shown; unit: after the number; from_zero: whether its axis begins at nothing; short
+    and width: head and pixels of its column in a table."""
 
     name: str
     title: str
@@ -24,6 +25,13 @@ class Measure:
     digits: int = 3
     signed: bool = False
     from_zero: bool = True
+    short: str = ""
+    width: int = 70
+
+    @property
+    def printf(self) -> str:
+        """How a table writes the number."""
+        return f"%{'+' if self.signed else ''}.{self.digits}f{' %%' if self.unit == '%' else ''}"
 
     def number(self, value: float) -> str:
         """A value without its unit, with a real minus."""
@@ -58,22 +66,22 @@ MEASURES = {
         Measure(
             "ndcg", "NDCG@10", "How high the item that somebody met next stands among the first ten: 1 for the top, 0.29 for place ten, "
             "0 below. The mean over all people."),
-        Measure("hr", "HR@10", "How often the item that somebody met next stands among the first ten, wherever there.", "%", 100, 1),
+        Measure("hr", "HR@10", "How often the item that somebody met next stands among the first ten.", "%", 100, 1, width=64),
         Measure(
             "mrr", "MRR", "One over the place of the item that somebody met next, however far down: 1 for the top, 0.1 for place ten. The "
-            "mean over all people."),
+            "mean over all people.", width=58),
         Measure(
             "coverage", "Coverage", "Items that stand on anybody's list of ten, of all there are. Little: all are shown the same few.",
             "%", 100, 1),
         Measure(
             "novelty", "Novelty", "How rarely people had met the items shown: with each bit more, half as many people had.", "bits", 1, 2,
-            from_zero=False),
+            from_zero=False, width=64),
         Measure(
             "diversity", "Diversity", "How unlike each other the ten items of a list are: 0 all alike, 1 nothing in common.",
             from_zero=False),
         Measure(
             "popularity_bias", "Popularity bias", "How many more interactions the items shown have than those that people chose "
-            "themselves: at 0 the lists are as popular as people's own pasts.", "%", 100, 0, signed=True),
+            "themselves: at 0 the lists are as popular as people's own pasts.", "%", 100, 0, signed=True, short="Pop. bias"),
     )
 }  # fmt: skip
 """Name in a leaderboard's row -> how it reads. Each is at the first ten of the list, over the whole catalogue."""

@@ -48,11 +48,16 @@ def draw(desk: Any) -> None:
         if run is None:
             _nothing(desk)
         return
-    _outcome(desk, found, version, waiting=run is not None)
+    grid = st.grid(3, min_column_width=290, gap="small", border=True, dense=True)
+    outcome, assumed, learnt = grid.cell(column_span=2), grid.cell(row_span=2), grid.cell(column_span=2)
+    with outcome, ui.guarded():
+        _outcome(desk, found, version, waiting=run is not None)
+    with learnt, ui.guarded():
+        _curves(found)
+    with assumed, ui.guarded():
+        _assumed(found)
     with st.container(border=True), ui.guarded():
         _table(found)
-    with st.container(border=True), ui.guarded():
-        _curves(found)
     with st.container(border=True), ui.guarded():
         _off_policy(found)
 
@@ -123,31 +128,30 @@ def _button(desk: Any, label: str, *, kind: str, disabled: bool = False) -> None
 
 
 def _outcome(desk: Any, found: Contest, version: str | None, *, waiting: bool) -> None:
-    """What came of it: the sentence, the dots, and what all of it rests on."""
-    grid = st.grid(3, min_column_width=290, gap="small", border=True)
-    with grid.cell(column_span=2), ui.guarded():
-        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            with st.container(width="content"):
-                ui.card("Likes a visit", "mean and 95 % interval, on the same visits", _marks(found))
-            _button(desk, "Run again", kind="tertiary", disabled=waiting)
-        if found.version != version:
-            st.warning(f"This contest was held for {ui.esc(found.version)}; {ui.esc(version)} answers now.", icon=":material/history:")
-        st.markdown(ui.esc(found.sentence))
-        told = " ".join(found.table["sentence"])
-        ui.show(agent_charts.returns(found), "agents_returns", f"Likes a visit with 95 % intervals. {told}")
-        plan = found.plan
-        ui.note(
-            f"Band and dotted: {ui.esc(_greedy(found))} · {plan.seeds} seeds of {plan.steps:,} steps, {plan.n_visits:,} visits each · "
-            f"{ui.esc(found.version)}, {ui.esc(found.dataset)} · made {ui.fresh(found.made_at)} in {clock.duration(found.seconds)}"
-        )
-    with grid.cell(), ui.guarded():
-        ui.card("What is assumed", chips=ui.chip("Simulated people", "violet", ":material/science:"))
-        st.markdown(
-            ":small[Nobody clicked on any of this. The simulator makes visits out of a log, and the result is no better than this:]"
-        )
-        for said in found.assumptions:
-            head, colon, rest = said.partition(":")
-            st.markdown(f":small[**{ui.esc(head)}**{ui.esc(colon + rest)}]" if colon and len(head) < 30 else f":small[{ui.esc(said)}]")
+    """What came of it: the sentence, and a dot with its interval for each agent."""
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        with st.container(width="content"):
+            ui.card("Likes a visit", "mean and 95 % interval, on the same visits", _marks(found))
+        _button(desk, "Run again", kind="tertiary", disabled=waiting)
+    if found.version != version:
+        st.warning(f"This contest was held for {ui.esc(found.version)}; {ui.esc(version)} answers now.", icon=":material/history:")
+    st.markdown(ui.esc(found.sentence))
+    told = " ".join(found.table["sentence"])
+    ui.show(agent_charts.returns(found), "agents_returns", f"Likes a visit with 95 % intervals. {told}")
+    plan = found.plan
+    ui.note(
+        f"Band and dotted: {ui.esc(_greedy(found))}. Better: the paired difference on the same visits lies above zero, which it can where "
+        f"the intervals overlap. {plan.seeds} seeds of {plan.steps:,} steps, {plan.n_visits:,} visits each · {ui.esc(found.version)}, "
+        f"{ui.esc(found.dataset)} · made {ui.fresh(found.made_at)} in {clock.duration(found.seconds)}"
+    )
+
+
+def _assumed(found: Contest) -> None:
+    ui.card("What is assumed", chips=ui.chip("Simulated people", "violet", ":material/science:"))
+    st.markdown(":small[Nobody clicked on any of this. The simulator makes visits out of a log, and the result is no better than this:]")
+    for said in found.assumptions:
+        head, colon, rest = said.partition(":")
+        st.markdown(f":small[**{ui.esc(head)}**{ui.esc(colon + rest)}]" if colon and len(head) < 30 else f":small[{ui.esc(said)}]")
 
 
 def _marks(found: Contest) -> str:
@@ -161,14 +165,13 @@ def _greedy(found: Contest) -> str:
 
 def standings_table(found: Contest) -> pd.DataFrame:
     """A row an agent as words: Agent, Likes a visit, 95 % interval, Over <each agent that does not learn>, Better than greedy, Seeds,
-    Visits, What it is."""
+    visits."""
     rows, titles = [], {row["agent"]: f"Over {row['title']}" for row in found.table.to_dict("records")}
     for row in found.table.to_dict("records"):
         line = {"Agent": row["title"], "Likes a visit": row["mean"], "95 % interval": f"{row['low']:.2f}{figures.DASH}{row['high']:.2f}"}
         line |= {titles[base]: _over(row, base) for base in BASELINES if base in titles}
         line |= {"Better than greedy": "" if row["better_than_greedy"] is None else "yes" if row["better_than_greedy"] else "no"}
-        summary = AGENTS[row["agent"]].summary if row["agent"] in AGENTS else ""
-        rows.append({**line, "Seeds": row["n_seeds"], "Visits": row["n_visits"], "What it is": summary})
+        rows.append(line | {"Seeds, visits": f"{row['n_seeds']} × {row['n_visits']:,}"})
     return pd.DataFrame(rows)
 
 
@@ -186,12 +189,16 @@ def _table(found: Contest) -> None:
         table, hide_index=True, row_height=34, height=38 + 34 * len(table), key="agents_table", placeholder="",
         alt="Agents with likes a visit and their differences to random, popularity and greedy",
         column_config={
-            "Likes a visit": st.column_config.NumberColumn(format="%.2f", width=86),
-            "95 % interval": st.column_config.TextColumn(width=96),
-            "Seeds": st.column_config.NumberColumn(width=56), "Visits": st.column_config.NumberColumn(width=60),
-            "What it is": st.column_config.TextColumn(width="large"),
+            "Agent": st.column_config.TextColumn(width=136),
+            "Likes a visit": st.column_config.NumberColumn(format="%.2f", width=84),
+            "95 % interval": st.column_config.TextColumn(width=92),
+            "Better than greedy": st.column_config.TextColumn("Better", width=60, help="Than the greedy model, by the paired difference."),
         },
     )  # fmt: skip
+    with st.expander("What each agent does", icon=":material/psychology:"):
+        for name, agent in AGENTS.items():
+            if name in set(found.table["agent"]):
+                st.markdown(f":small[**{ui.esc(agent.title)}** {ui.esc(agent.summary)}]")
     ui.download("Returns of every visit as CSV", found.returns, "returns.csv", key="agents_csv", type="tertiary")
 
 
@@ -232,10 +239,13 @@ def _off_policy(found: Contest) -> None:
     if rows["value"].notna().any():
         left, right = ui.split(1, 1, border=False)
         with left:
-            told = "; ".join(f"{r['Agent']} {r['Estimator']} {r['Likes a show']} ({r['95 % interval']})" for r in table.to_dict("records"))
+            told = "; ".join(f"{agent} {name} {value} ({span})" for agent, name, value, span, *_ in table.itertuples(index=False))
             ui.show(agent_charts.estimates(rows, titles), "agents_off_policy", f"Off-policy estimates: {told}.")
         with right:
-            st.dataframe(table, hide_index=True, row_height=30, height=min(38 + 30 * len(table), 420), alt="Off-policy estimates")
+            st.dataframe(
+                table, hide_index=True, row_height=30, height=min(38 + 30 * len(table), 420), alt="Off-policy estimates",
+                column_config={"Agent": st.column_config.TextColumn(width=126), "Estimator": st.column_config.TextColumn(width=72)},
+            )
     ui.note(
         f"Effective rows: how many unweighted rows the weighted ones are worth; under {LEAST_ESS:.0f} nothing is estimated. One step ahead "
         "only: boredom later in the visit is not counted."
@@ -251,7 +261,7 @@ def estimates_table(rows: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
         told.append(
             {
                 "Agent": titles.get(row["agent"], row["agent"]), "Estimator": row["estimator"].upper(),
-                "Likes a show": "refused" if refused else f"{row['value']:.3f}",
+                "Estimate": "refused" if refused else f"{row['value']:.3f}",
                 "95 % interval": "" if refused else f"{row['low']:.3f}{figures.DASH}{row['high']:.3f}",
                 "Truth": "" if pd.isna(row["truth"]) else f"{row['truth']:.3f}",
                 "Effective rows": f"{row['ess']:,.0f} of {row['n']:,}",

@@ -15,7 +15,7 @@ import streamlit as st
 
 from fmcore.nouns import FMError
 from fmcore.recommend.service import Answer, Ask
-from pages import figures, leaderboard, recommend_diversity, ui
+from pages import figures, heat, leaderboard, recommend_diversity, ui
 
 MOST_BESIDE = 4
 MOST_NAMES = 5_000
@@ -70,7 +70,7 @@ def _beside(desk: Any, shelf: Any, facts: Mapping[str, Any]) -> None:
                 with grid.cell():
                     _list(shelf, name, answer, beside.lists)
         if len(names) > 1:
-            _overlap(beside, shelf, k)
+            _overlap(beside, k)
 
 
 def _question(desk: Any, shelf: Any, facts: Mapping[str, Any]) -> tuple[str, list[str], int]:
@@ -122,14 +122,11 @@ def _list(shelf: Any, name: str, answer: Answer, lists: Mapping[str, Answer]) ->
     if answer.note:
         ui.note(ui.esc(answer.note))
     shared = counts(lists)
-    lines = []
-    for place, found in enumerate(answer.items, start=1):
-        n = shared[found.item]
-        title = ui.esc(ui.short(found.title, TITLE_CHARS))
-        mark = "" if len(lists) == 1 else "  \n:small[:gray[only here]]" if n == 1 else f"  \n{_agreed(n, len(lists))}"
-        lines.append(f":gray[{place}] {f'**{title}**' if n > 1 else title}{mark}")
-    for line in lines:
-        st.markdown(line)
+    with st.container(gap="xsmall"):
+        for place, found in enumerate(answer.items, start=1):
+            n, title = shared[found.item], ui.esc(ui.short(found.title, TITLE_CHARS))
+            mark = "" if len(lists) == 1 else ":small[:gray[only here]]" if n == 1 else _agreed(n, len(lists))
+            st.markdown(f":gray[{place}]\u2002{f'**{title}**' if n > 1 else title} {mark}")
 
 
 def _agreed(n: int, of: int) -> str:
@@ -148,10 +145,16 @@ def counts(lists: Mapping[str, Answer]) -> dict[str, int]:
     return found
 
 
-def _overlap(beside: Any, shelf: Any, k: int) -> None:
-    st.markdown(f"**What they have in common** :small[:gray[of all items of two lists, the share that is on both, % · top {k} each]]")
-    st.markdown(f":small[{ui.esc(closest(beside.overlap))}]")
-    ui.show(overlap_chart(beside.overlap), "beside_overlap", f"Share of common items. {closest(beside.overlap)}")
+def _overlap(beside: Any, k: int) -> None:
+    left, right = ui.split(2, 1, border=False)
+    with left:
+        st.markdown("**What they have in common** :small[:gray[of all items of two lists, the share that is on both, %]]")
+        ui.show(overlap_chart(beside.overlap), "beside_overlap", f"Share of common items. {closest(beside.overlap)}")
+    with right:
+        st.markdown("**In words**")
+        st.markdown(f":small[{ui.esc(closest(beside.overlap))}]")
+        half = figures.probability((k // 2) / (2 * k - k // 2))
+        ui.note(f"Two lists of {k} with {k // 2} items in common stand at {half}.")
 
 
 def closest(overlap: pd.DataFrame) -> str:
@@ -165,18 +168,13 @@ def closest(overlap: pd.DataFrame) -> str:
 
 def overlap_chart(overlap: pd.DataFrame) -> go.Figure:
     """Lists against lists; a list against itself is left blank."""
-    t = ui.tokens()
     names = [figures.chart_text(leaderboard.title_of(name)) for name in overlap.index]
     z = [[None if i == j else 100 * overlap.iloc[i, j] for j in range(len(names))] for i in range(len(names))]
     text = [["" if value is None else f"{value:.0f}" for value in line] for line in z]
-    fig = go.Figure(
-        go.Heatmap(
-            x=list(range(len(names))), y=list(range(len(names))), z=z, text=text, texttemplate="%{text}", textfont={"size": 12},
-            colorscale=t["seqscale"], zmin=0, zmax=100, showscale=False, xgap=2, ygap=2, hoverongaps=False,
-            hovertemplate="%{z:.0f} %<extra></extra>",
-        )
-    )  # fmt: skip
-    ui.desk(fig, 34 * len(names) + 44, hovermode="closest")
+    fig = go.Figure()
+    told = [[f"{name} and {other}: {text[i][j]} %" for j, other in enumerate(names)] for i, name in enumerate(names)]
+    heat.add(fig, x=list(range(len(names))), z=z, text=text, top=100, told=told)
+    ui.desk(fig, 34 * len(names) + 44, hovermode="closest", showlegend=False)
     ticks = {"tickvals": list(range(len(names))), "ticktext": names, "showgrid": False}
     fig.update_yaxes(range=[len(names) - 0.5, -0.5], nticks=len(names) + 1, **ticks)
     return fig.update_xaxes(side="top", ticks="", range=[-0.5, len(names) - 0.5], **ticks)
@@ -187,7 +185,7 @@ def overlap_chart(overlap: pd.DataFrame) -> go.Figure:
 
 def _frontier(desk: Any) -> None:
     """Accuracy against diversity of the model that serves, each measured place of the slider on it."""
-    ui.card("Accuracy against diversity", "of the model that answers · NDCG@10 against how unlike the ten items are")
+    ui.card("Accuracy against diversity", "NDCG@10 against how unlike the ten items are")
     frame = desk.recommend.frontier()
     if frame is None or not len(frame):
         st.markdown(f"{figures.NONE.capitalize()} for this version.")
@@ -218,26 +216,24 @@ def _weights(shelf: Any) -> None:
         st.markdown("This version has no hybrid.")
         return
     ui.show(weights_chart(weights), "hybrid_weights", f"Weights of the hybrid. {weights_told(weights)}")
-    ui.note(f"Learnt on validation; n: items of it behind a length. Lengths between are mixed. {ui.esc(weights_told(weights))}")
+    ui.note(
+        "Learnt on validation; n: people behind a length, and with few it takes what all lengths share. Lengths between are mixed. "
+        + ui.esc(weights_told(weights))
+    )
 
 
 def weights_chart(weights: pd.DataFrame) -> go.Figure:
     """Members down, the most heard on top; lengths of a past across."""
-    t = ui.tokens()
     table = weights.pivot(index="member", columns="length", values="weight")
     table = table.loc[table.mean(axis=1).sort_values(ascending=False).index]
     judged = weights.groupby("length")["n"].first()
     z = 100 * table.to_numpy(dtype=float)
-    text = [["" if value < 0.5 else f"{value:.0f}" for value in line] for line in z]
-    fig = go.Figure(
-        go.Heatmap(
-            x=list(range(len(table.columns))), y=list(range(len(table))), z=z, text=text, texttemplate="%{text}", textfont={"size": 12},
-            colorscale=t["seqscale"], zmin=0, zmax=max(50.0, float(z.max())), showscale=False, xgap=2, ygap=2,
-            hovertemplate="%{z:.1f} %<extra></extra>",
-        )
-    )  # fmt: skip
+    text = [[f"{value:.0f}" for value in line] for line in z]
+    told = [[f"{value:.1f} %" for value in line] for line in z]
+    fig = go.Figure()
+    heat.add(fig, x=list(range(len(table.columns))), z=z.tolist(), text=text, top=max(50.0, float(z.max())), told=told)
     names = [figures.chart_text(leaderboard.title_of(str(name))) for name in table.index]
-    ui.desk(fig, 30 * len(table) + 66, hovermode="closest")
+    ui.desk(fig, 30 * len(table) + 66, hovermode="closest", showlegend=False)
     places = list(range(len(table)))
     fig.update_yaxes(range=[len(table) - 0.5, -0.5], showgrid=False, tickvals=places, ticktext=names, nticks=len(table) + 1)
     lengths = list(table.columns)

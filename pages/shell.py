@@ -11,7 +11,7 @@ from typing import Any
 import streamlit as st
 
 from fmcore import clock, runtime
-from fmcore.tasks import TASKS
+from fmcore.tasks import RECOMMEND, SERVED
 from pages import live, ui
 
 HERE = Path(__file__).resolve().parent
@@ -90,7 +90,7 @@ def _health() -> None:
 
 def health(desk: Any) -> list[str]:
     """The strip's lines as markdown: what answers, what is late, what ran last."""
-    live_tasks = [task for task in TASKS if desk.registry.champion(task)]
+    live_tasks = [task for task in SERVED if desk.registry.champion(task)]
     slots = [row for row in desk.runs.schedules() if row.next_at is not None]
     soonest = min(slots, key=lambda row: row.next_at, default=None)
     last = next((run for run in desk.runs.history(limit=20) if run.is_over), None)
@@ -108,11 +108,11 @@ def health(desk: Any) -> list[str]:
 
 
 def _models_line(desk: Any, live_tasks: list[str]) -> str:
-    refused = [task for task in live_tasks if desk.engine.info(task)["warning"]]
+    refused = [task for task in live_tasks if (desk.recommend.info() if task == RECOMMEND.name else desk.engine.info(task))["warning"]]
     if refused:
-        return f":red[:material/error: {len(refused)} live model refused]"
-    words = f"{len(live_tasks)} of {len(TASKS)} models live"
-    return f":gray[:material/check_circle: {words}]" if len(live_tasks) == len(TASKS) else f":orange[:material/hourglass_empty: {words}]"
+        return f":red[:material/error: {len(refused)} live model{'s' if len(refused) > 1 else ''} refused]"
+    words = f"{len(live_tasks)} of {len(SERVED)} models live"
+    return f":gray[:material/check_circle: {words}]" if len(live_tasks) == len(SERVED) else f":orange[:material/hourglass_empty: {words}]"
 
 
 def _schedule_line(soonest: Any) -> str:

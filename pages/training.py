@@ -18,6 +18,8 @@ from pages import figures, forms, live, ui
 
 DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MISSED = ("Missed", "orange")
+OF_PEOPLE = ("recommend", "reinforce")
+"""Jobs whose data sets say who met what."""
 DETAIL = ("verdict.checks", "verdict.difference", "verdict.compared", "seconds.")
 """Parts of a result that the Models page shows better."""
 
@@ -88,8 +90,11 @@ def _jobs(desk: Any) -> list[Job]:
 def _short(params: Mapping[str, Any]) -> str:
     """The few parameters that tell runs apart at a glance."""
     shown = [str(params[name]) for name in ("task", "dataset", "recipe", "base") if params.get(name)]
-    if params.get("shots"):
-        shown.append(f"{params['shots']} shots")
+    if params.get("models"):
+        shown.append("all models that fit" if params["models"] == "auto" else ui.short(params["models"], 60))
+    for name, unit in (("shots", "shots"), ("minutes", "minutes"), ("steps", "steps"), ("seeds", "seeds")):
+        if params.get(name):
+            shown.append(f"{params[name]:,g} {unit}" if isinstance(params[name], (int, float)) else f"{params[name]} {unit}")
     return " · ".join(shown) or "default settings"
 
 
@@ -106,7 +111,8 @@ def _new_run(desk: Any) -> None:
         job = next(j for j in jobs if j.name == name)
         st.markdown(f":gray[{ui.esc(job.summary)}]")
         with st.form(f"start-{job.name}", border=False):
-            suggestions = {"dataset": [d.name for d in catalogue.datasets(use="classify") if d.state != "missing"]}
+            use = "recommend" if job.name in OF_PEOPLE else "classify"
+            suggestions = {"dataset": [d.name for d in catalogue.datasets(use=use) if d.state != "missing"]}
             values, slots = forms.draw(job.params, key=f"start-{job.name}", suggestions=suggestions)
             sent = st.form_submit_button("Start the run", type="primary", icon=":material/play_arrow:")
         if sent:
@@ -225,7 +231,7 @@ def _table(desk: Any, history: list[Run]) -> None:
             "Settings": _short(run.params),
             "State": [live.STATES.get(run.state, (run.state,))[0]],
             "Progress": round(100 * run.progress),
-            "Accuracy": _accuracy(run),
+            "Quality": _quality(run),
             "Time": live.took(run),
             "Requested": clock.ago(run.requested_at),
             "By": live.started_by(run),
@@ -244,16 +250,20 @@ def _table(desk: Any, history: list[Run]) -> None:
         column_config={
             "State": _state_column("State"),
             "Progress": st.column_config.ProgressColumn(format="%d%%", min_value=0, max_value=100, color="blue"),
-            "Accuracy": st.column_config.NumberColumn(
-                "Accuracy, %", format="%.1f", help="On held-out rows; empty where a run made no model."
+            "Quality": st.column_config.TextColumn(
+                help="On held-out rows: accuracy, or of recommendations HR@10; empty where a run made no model."
             ),
         },
     )
 
 
-def _accuracy(run: Run) -> float | None:
-    figure = figures.at(run.result, "accuracy") or figures.at(run.result, "metrics.accuracy")
-    return None if figure is None else 100 * figure["value"]
+def _quality(run: Run) -> str:
+    """What the version that a run made was measured at: accuracy, or HR@10 of a recommender; "" where it made none."""
+    for name, words in (("accuracy", "right"), ("metrics.accuracy", "right"), ("hr", "HR@10")):
+        figure = figures.at(run.result, name)
+        if figure is not None:
+            return f"{figures.value(figure)} {words}"
+    return ""
 
 
 def _details(desk: Any, run: Run) -> None:
@@ -273,6 +283,8 @@ def _details(desk: Any, run: Run) -> None:
             label=f"Look at version {ui.esc(version)}",
             query_params={"task": run.result.get("task", "intent"), "model": version},
         )
+    if run.job == "reinforce" and run.state == "succeeded":
+        st.page_link("recommend.py", label="Look at the agents", query_params={"recommend_view": "Learning agents"})
     if len(metrics) and run.is_over:
         live.curves(metrics, key=f"past-{run.id}", everything=True)
     settings, result = ui.split(1, 1, border=False)

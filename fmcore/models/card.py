@@ -9,13 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fmcore.nouns import ModelVersion, Promotion
+from fmcore.tasks import RECOMMEND
 
 UNKNOWN = "unknown"
+SIZES = {"People": "n_users", "Items": "n_items", "Interactions": "n_interactions"}
+"""Sizes of a log: what a card calls them -> the stored fact."""
 Card = dict[str, dict[str, Any]]
 
 
 def card_of(version: ModelVersion, *, facts: Mapping[str, Any], promotions: Sequence[Promotion]) -> Card:
     """{section: {fact: value}} of a version."""
+    if version.task == RECOMMEND.name:
+        return _shelf(version, facts, promotions)
     labels = facts.get("labels") or ()
     oos = facts.get("oos") if isinstance(facts.get("oos"), Mapping) else {}
     return {
@@ -55,11 +60,70 @@ def card_of(version: ModelVersion, *, facts: Mapping[str, Any], promotions: Sequ
             "Most confused": _confused(facts.get("confusions")),
             "Languages": _known(facts.get("languages")),
         },
-        "Decisions": {
-            "Gate": _known(version.verdict.get("reason")),
-            "Served": "; ".join(f"{p.at:%Y-%m-%d %H:%M} UTC by {p.by}: {p.reason}" for p in promotions) or "never",
-            "Manifest sha256": version.sha256,
+        "Decisions": _decisions(version, promotions),
+    }
+
+
+def _shelf(version: ModelVersion, facts: Mapping[str, Any], promotions: Sequence[Promotion]) -> Card:
+    """The card of a version of recommenders."""
+    rows = [row for row in facts.get("leaderboard") or () if isinstance(row, Mapping)]
+    titles = {row.get("model"): row.get("title") for row in rows}
+    left_out = facts.get("left_out")
+    return {
+        "What it is": {
+            "Task": version.task,
+            "Version": version.version,
+            "Stage": version.stage,
+            "Model that answers": _known(titles.get(facts.get("serving"), facts.get("serving"))),
+            "Models on the shelf": ", ".join(str(row.get("title", row.get("model"))) for row in rows) or UNKNOWN,
+            "Left out": " ".join(map(str, left_out.values())) or "none" if isinstance(left_out, Mapping) else UNKNOWN,
+            "Foundation model that reads the items": _known(version.base),
+            "Trained at": version.created_at.isoformat(timespec="seconds"),
+            "Run": _known(version.run_id),
         },
+        "Data": {
+            "Data set": _known(version.dataset),
+            "Synthetic (demo) data": {True: "yes", False: "no"}.get(facts.get("synthetic"), UNKNOWN),
+            **{name: _count(facts.get(key)) for name, key in SIZES.items()},
+            "Newest interaction": _known(facts.get("trained_up_to")),
+            "Split": _known(facts.get("split_note")),
+            "Split hash": _known(facts.get("split_hash")),
+            "Notes": " ".join(map(str, facts.get("notes") or ())) or "none",
+            "Licence": _known(facts.get("licence")),
+        },
+        "Figures on held-out rows": {
+            "People": _count(facts.get("n")),
+            "Ranking": f"over all {facts['n_items']:,} items but those of the past" if facts.get("n_items") else UNKNOWN,
+            "HR@10": _figure(facts.get("hr")),
+            "NDCG@10": _figure(facts.get("ndcg")),
+            "MRR": _figure(facts.get("mrr")),
+            "Coverage": _figure(facts.get("coverage")),
+            "NDCG@10 above popularity's on the same people": _figure(facts.get("better_than_popularity")),
+        },
+        "Known limits": {
+            "Weakest slices": _weakest_slices(next((row for row in rows if row.get("model") == facts.get("serving")), {})),
+            "What the figures say": "How often the item that a person met next was placed high; not whether a list was liked.",
+        },
+        "Decisions": _decisions(version, promotions),
+    }
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else UNKNOWN
+
+
+def _weakest_slices(row: Mapping[str, Any]) -> str:
+    """The slices of the model that answers by NDCG@10, lowest first."""
+    found = [(name, part.get("ndcg")) for name, part in (row.get("slices") or {}).items() if isinstance(part, Mapping)]
+    known = sorted(((name, f) for name, f in found if isinstance(f, Mapping)), key=lambda pair: pair[1]["value"])[:2]
+    return "; ".join(f"{name}: NDCG@10 {_figure(figure)}" for name, figure in known) or UNKNOWN
+
+
+def _decisions(version: ModelVersion, promotions: Sequence[Promotion]) -> dict[str, Any]:
+    return {
+        "Gate": _known(version.verdict.get("reason")),
+        "Served": "; ".join(f"{p.at:%Y-%m-%d %H:%M} UTC by {p.by}: {p.reason}" for p in promotions) or "never",
+        "Manifest sha256": version.sha256,
     }
 
 

@@ -88,7 +88,7 @@ def test_the_table_says_no_where_an_agent_is_not_better_and_refused_where_nothin
     assert table.loc["LinUCB", "Over Random"].startswith("+1.0") and table.loc["Random", "Over Random"] == ""
     assert set(recommend_agents.standings_table(held(learnt=0.5)).set_index("Agent").loc[["LinUCB", "DQN"], "Better than greedy"]) == {"yes"}
     rows = held(note="Not estimated: too few.").off_policy.query("source == 'log'")
-    assert set(recommend_agents.estimates_table(rows, {})["Likes a show"]) == {"refused"}
+    assert set(recommend_agents.estimates_table(rows, {})["Estimate"]) == {"refused"}
 
 
 def test_what_an_agent_earns_while_training_has_a_curve_with_its_name_and_unit():

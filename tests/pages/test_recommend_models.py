@@ -73,10 +73,10 @@ def test_the_chart_shows_each_interval_and_names_are_text(name):
 def test_a_slice_without_rows_is_blank_and_the_best_is_told():
     by_slice = {name: {"ndcg": figure(0.2, n=40)} for name in leaderboard.SLICES} | {"item cold": {"ndcg": None}}
     rows = [row("popularity", 0.02, slices=by_slice), row("ease", 0.3, slices={**by_slice, "history cold": {"ndcg": figure(0.5, n=40)}})]
-    fig = leaderboard.heat(rows, MEASURES["ndcg"], serving="ease")
-    people, items = fig.data
-    assert people.text[1][0] == "<b>0.500</b>" and people.text[0][0] == "0.200"
-    assert [line[0] for line in items.z] == [None, None] and [line[0] for line in items.text] == ["", ""]
+    fig = leaderboard.by_slice(rows, MEASURES["ndcg"], serving="ease")
+    _, numbers, items, _ = fig.data
+    assert list(numbers.text) == ["0.200"] + ["<b>0.200</b>"] * 2 + ["<b>0.500</b>"] + ["<b>0.200</b>"] * 2
+    assert [line[0] for line in items.z] == [None, None], "no people, no number"
     assert "n 40" in fig.layout.xaxis.ticktext[0] and "n 0" in fig.layout.xaxis.ticktext[3]
     said = leaderboard.slices_told(rows, MEASURES["ndcg"])
     assert "Short past (under 10 items): best EASE" in said and "New item" not in said

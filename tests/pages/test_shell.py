@@ -7,7 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from fmcore import clock, runtime
-from fmcore.tasks import TASKS
+from fmcore.tasks import SERVED
 from jobs import JOBS
 from pages import shell
 from tests.pages import toy_desk, toy_news
@@ -73,12 +73,12 @@ def test_a_page_says_so_when_the_store_does_not_answer(desk, file):
 
 def test_the_strip_tells_what_is_live_and_what_comes_next(desk, tmp_path):
     before = " ".join(shell.health(desk))
-    assert f"0 of {len(TASKS)} models live" in before
+    assert f"0 of {len(SERVED)} models live" in before
     assert "Nothing is running" in before
     toy_desk.fill(desk, tmp_path, running="maintain")
     desk.runs.plan("maintain", "30 2 * * *", clock.now() + dt.timedelta(minutes=30))
     after = " ".join(shell.health(desk))
-    assert f"1 of {len(TASKS)} models live" in after
+    assert f"1 of {len(SERVED)} models live" in after
     assert "1 running or waiting" in after
     assert "Timed out" in after
     assert "Next job in 30 min" in after
