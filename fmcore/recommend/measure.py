@@ -17,8 +17,10 @@ from fmcore.nouns import Report
 from fmcore.recommend.recommender import History, Recommender
 
 K = 10
-MEASURED = 20_000
-"""People measured at most: beyond that the intervals are narrower than anything that is decided on them."""
+MEASURED, ENOUGH = 20_000, 2_000
+"""People measured at most (beyond that the intervals are narrower than anything that is decided on them), and in a huge catalogue."""
+RANKED = 100_000_000
+"""Scores ranked for one model at most, at some ten million a second."""
 SCORES_AT_ONCE = 4_000_000
 """Scores held in memory at a time: 16 MB as float32."""
 
@@ -105,6 +107,11 @@ def crossed(
         part = Part(report, half / 2, half / 2 + 0.5)
         found[mine] = answered(learn(others), rows, targets, standin=standin, report=part).ranks
     return found
+
+
+def affordable(n_items: int) -> int:
+    """How many people are measured at most, by the size of the catalogue."""
+    return int(np.clip(RANKED // max(1, n_items), ENOUGH, MEASURED))
 
 
 def people(targets: np.ndarray, *, seed: int, most: int = MEASURED) -> np.ndarray:

@@ -24,7 +24,7 @@ from fmcore.nouns import Report
 from fmcore.recommend import offers
 from fmcore.recommend.counting import Popularity
 from fmcore.recommend.hybrid import Hybrid
-from fmcore.recommend.measure import Answered, Budget, Part, answered, crossed, people
+from fmcore.recommend.measure import Answered, Budget, Part, affordable, answered, crossed, people
 from fmcore.recommend.offers import Shape
 from fmcore.recommend.recommender import History, Items, Recommender
 
@@ -85,7 +85,8 @@ def ground(data: Interactions, *, seed: int) -> Ground:
     before = split.with_validation()
     counts = np.bincount(np.concatenate([*before, np.zeros(0, np.int32)]), minlength=len(items))
     stand_ins = (Popularity().fit(split.train, items), Popularity().fit(before, items))
-    places = people(split.validation, seed=seed), people(split.test, seed=seed)
+    most = affordable(len(items))
+    places = people(split.validation, seed=seed, most=most), people(split.test, seed=seed, most=most)
     return Ground(items, everything, split, before, *places, counts, stand_ins, seed)
 
 

@@ -299,3 +299,10 @@ def test_a_sequence_model_is_measured_as_it_was_and_then_learns_from_everything(
     row = metrics["leaderboard"][1]
     assert (row["measured_after"], row["learnt_from"]) == ("train", "everything")
     assert row["ndcg"]["value"] > metrics["leaderboard"][0]["ndcg"]["value"]
+
+
+def test_a_huge_catalogue_is_measured_on_fewer_people_and_never_on_too_few(tmp_path, monkeypatch):
+    assert shelf.measure.affordable(3_416) == shelf.measure.MEASURED and shelf.measure.affordable(200_000) == shelf.measure.ENOUGH
+    monkeypatch.setattr(shelf.measure, "ENOUGH", 10)
+    monkeypatch.setattr(shelf.measure, "RANKED", 30 * 20)
+    assert toy_shelf.folder(tmp_path / "v")["n"] == 20
