@@ -21,12 +21,12 @@ from pages.ranking_figures import BY_SLICE, MEASURES, Measure
 Row = Mapping[str, Any]
 
 SLICES = {
-    "history cold": ("Short past", f"under {COLD_HISTORY} items"),
+    "history cold": ("Short past", f"under {COLD_HISTORY}"),
     "history warm": ("Middle past", f"{COLD_HISTORY} to {HOT_HISTORY - 1}"),
-    "history hot": ("Long past", f"{HOT_HISTORY} and more"),
+    "history hot": ("Long past", f"{HOT_HISTORY}, more"),
     "item cold": ("New item", "never met"),
-    "item warm": ("Plain item", "met before"),
-    "item hot": ("Hit", "most met fifth"),
+    "item warm": ("Plain item", "some met"),
+    "item hot": ("Hit item", "top fifth"),
 }
 """Slice of a leaderboard -> its name, what belongs to it: cold, warm and hot pasts, then cold, warm and hot items."""
 GAP = 0.35
@@ -195,7 +195,10 @@ def slices(facts: Mapping[str, Any], chosen: str) -> None:
     fig = by_slice(rows, measure, serving=facts["serving"])
     ui.show(fig, "leaderboard_slices", f"{measure.title} by slice. {slices_told(rows, measure)}")
     rest = "" if chosen in BY_SLICE else f" {MEASURES[chosen].title} is not measured by slice, so this is NDCG@10."
-    ui.note(f"Bold: best of the column. n: people; a slice of few says little, its interval is under the pointer.{rest}")
+    ui.note(
+        "Past: items that somebody had met. Item: how often people had met the one that came next. Bold: best of the column. "
+        f"n: people; a slice of few says little, its interval is under the pointer.{rest}"
+    )
 
 
 def by_slice(rows: Sequence[Row], measure: Measure, *, serving: str) -> go.Figure:
@@ -219,10 +222,11 @@ def by_slice(rows: Sequence[Row], measure: Measure, *, serving: str) -> go.Figur
         heat.add(fig, x=[at[name] for name in names], z=z, text=text, top=top, told=told)
     titles = [figures.chart_text(row["title"]) for row in rows]
     shown = [f"<b>{name}</b>" if row["model"] == serving else name for name, row in zip(titles, rows, strict=True)]
-    ui.desk(fig, 30 * len(rows) + 76, hovermode="closest", showlegend=False)
+    ui.desk(fig, 30 * len(rows) + 94, hovermode="closest", showlegend=False)
     fig.update_yaxes(range=[len(rows) - 0.5, -0.5], showgrid=False, tickvals=list(range(len(rows))), ticktext=shown, nticks=len(rows) + 1)
-    heads = [f"<b>{title}</b><br>{what}<br>n {_n(values[name]):,}" for name, (title, what) in SLICES.items()]
-    return fig.update_xaxes(side="top", tickvals=list(at.values()), ticktext=heads, ticks="", range=[-0.5, len(SLICES) - 0.5 + GAP])
+    heads = [f"<b>{title.replace(' ', '<br>')}</b><br>{what}<br>n {_n(values[name]):,}" for name, (title, what) in SLICES.items()]
+    reach = [-0.5, len(SLICES) - 0.5 + GAP]
+    return fig.update_xaxes(side="top", tickvals=list(at.values()), ticktext=heads, ticks="", tickangle=0, range=reach)
 
 
 def _cell(value: float | None, best: float | None, measure: Measure) -> str:

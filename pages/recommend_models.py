@@ -174,10 +174,11 @@ def overlap_chart(overlap: pd.DataFrame) -> go.Figure:
     fig = go.Figure()
     told = [[f"{name} and {other}: {text[i][j]} %" for j, other in enumerate(names)] for i, name in enumerate(names)]
     heat.add(fig, x=list(range(len(names))), z=z, text=text, top=100, told=told)
-    ui.desk(fig, 34 * len(names) + 44, hovermode="closest", showlegend=False)
-    ticks = {"tickvals": list(range(len(names))), "ticktext": names, "showgrid": False}
-    fig.update_yaxes(range=[len(names) - 0.5, -0.5], nticks=len(names) + 1, **ticks)
-    return fig.update_xaxes(side="top", ticks="", range=[-0.5, len(names) - 0.5], **ticks)
+    ui.desk(fig, 34 * len(names) + 66, hovermode="closest", showlegend=False)
+    at = list(range(len(names)))
+    fig.update_yaxes(range=[len(names) - 0.5, -0.5], nticks=len(names) + 1, tickvals=at, ticktext=names, showgrid=False)
+    heads = [name.replace(" ", "<br>", 1) for name in names]
+    return fig.update_xaxes(side="top", ticks="", tickangle=0, range=[-0.5, len(names) - 0.5], tickvals=at, ticktext=heads)
 
 
 # ---------------------------------------------------------------- what the serving version costs and mixes

@@ -14,11 +14,12 @@ import streamlit as st
 from fmcore import clock, runtime
 from fmcore.data import catalogue
 from fmcore.nouns import FMError, Job, Run, Schedule
-from pages import figures, forms, live, ui
+from fmcore.tasks import RECOMMEND
+from pages import figures, forms, live, recommend_agents, ui
 
 DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MISSED = ("Missed", "orange")
-OF_PEOPLE = ("recommend", "reinforce")
+OF_PEOPLE = (RECOMMEND.name, recommend_agents.JOB)
 """Jobs whose data sets say who met what."""
 DETAIL = ("verdict.checks", "verdict.difference", "verdict.compared", "seconds.")
 """Parts of a result that the Models page shows better."""
@@ -281,9 +282,9 @@ def _details(desk: Any, run: Run) -> None:
         st.page_link(
             "models.py",
             label=f"Look at version {ui.esc(version)}",
-            query_params={"task": run.result.get("task", "intent"), "model": version},
+            query_params={"task": run.result.get("task", RECOMMEND.name if run.job in OF_PEOPLE else "intent"), "model": version},
         )
-    if run.job == "reinforce" and run.state == "succeeded":
+    if run.job == recommend_agents.JOB and run.state == "succeeded":
         st.page_link("recommend.py", label="Look at the agents", query_params={"recommend_view": "Learning agents"})
     if len(metrics) and run.is_over:
         live.curves(metrics, key=f"past-{run.id}", everything=True)

@@ -128,3 +128,42 @@ def test_open_alerts_come_first(desk):
     with desk.store.write() as tx:
         tx.execute(f"INSERT INTO alert_events ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", list(row.values()))
     assert titles(desk)[0] == "Look at alerts"
+
+
+def shelf_version(desk, folder, **figures):
+    figure = {"value": 0.3, "low": 0.27, "high": 0.33, "n": 610}
+    rows = [{"model": "popularity", "title": "Popularity", "hr": {**figure, "value": 0.1, "low": 0.08, "high": 0.12}}, {"model": "ease", "title": "EASE", "hr": figure}]
+    facts = {"hr": figure, "ndcg": figure, "serving": "ease", "leaderboard": rows, "synthetic": True, **figures}
+    made = toy_desk.version(desk.registry, folder, 0.0, dataset="demo_shop", recipe="shelf", figures=facts, task="recommend")
+    desk.registry.promote("recommend", made.version, by="a test", reason="the first")
+    return made
+
+
+def test_a_live_recommender_is_told_with_its_interval_beside_popularity_and_counted(desk, tmp_path):
+    before = {metric.label: metric.value for metric in visit().metric}
+    shelf_version(desk, tmp_path / "shelf")
+    at = visit()
+    said = words(at)
+    assert "**30.0 %** of 610 people met next what stood among their first ten" in said and "27.0–33.0 %" in said
+    assert "EASE with recency answers" in said and "Demo data" in said
+    chart = next(c for c in at.get("plotly_chart") if "Popularity" in c.proto.spec)
+    assert "EASE" in chart.proto.spec
+    after = {metric.label: metric.value for metric in at.metric}
+    assert (before["Models live"], after["Models live"]) == ("0 of 4", "1 of 4")
+    assert "1 of 4 models live" in " ".join(shell.health(desk))
+
+
+def test_a_recommender_that_was_refused_is_not_counted_as_live(desk, tmp_path, monkeypatch):
+    made = shelf_version(desk, tmp_path / "shelf")
+    info = {"version": None, "champion": made.version, "warning": "Its files are damaged."}
+    monkeypatch.setattr(desk.recommend, "info", lambda: info)
+    at = visit()
+    assert any("Its files are damaged." in e.value.replace("\\", "") for e in at.error)
+    assert {metric.label: metric.value for metric in at.metric}["Models live"] == "0 of 4"
+    assert "1 live model refused" in " ".join(shell.health(desk))
+
+
+def test_a_first_recommender_at_work_is_said(desk):
+    assert "No recommender is live yet" in words(visit())
+    desk.runs.request("recommend", {"dataset": "demo_shop"})
+    assert "No recommender is live yet. The first one is being made" in words(visit())

@@ -170,3 +170,49 @@ def test_what_is_being_trained_is_shown_under_its_own_task_only(desk):
     made = toy_desk.start(JOBS)
     made.runs.request("finetune", {"task": "topic"})
     assert "A model is being trained" in headings(opened(task="topic")) and "No models yet" in words(opened(task="sentiment"))
+
+
+def test_versions_of_recommendations_are_compared_judged_promoted_and_rolled_back(desk, tmp_path):
+    from tests.recommend import toy_service
+
+    live = toy_service.adopt(desk.registry, tmp_path, run_id="first", names=("popularity", "transitions"))
+    toy_service.promote(desk.registry, live)
+    other = toy_service.adopt(desk.registry, tmp_path, run_id="second", names=("popularity", "knn"))
+    at = opened(task="recommend", model=other.version)
+    table = at.dataframe[0].value.set_index("Version")
+    assert table.loc[live.version, "Answers"] == "Item transitions" and list(table.loc[live.version, "Stage"]) == ["Live"]
+    for version in (live, other):
+        assert table.loc[version.version, "NDCG@10"] == version.metrics["ndcg"]["value"]
+        assert table.loc[version.version, "People"] == version.metrics["n"]
+    quality = next(t.value for t in at.table if "NDCG@10" in t.value.index)
+    assert quality.loc["NDCG@10", "Live version"] == f"{live.metrics['ndcg']['value']:.3f}"
+    board = next(d.value for d in at.dataframe if "ndcg" in d.value)
+    assert board["Model"][0] == "Popularity" and len(board) == 2, "the leaderboard of the version that is looked at"
+    said = words(at)
+    assert desk.registry.get("recommend", other.version).verdict["reason"].split()[0] in said.replace("\\", "")
+    assert "Who answers, and why" in headings(at) and "By label" not in headings(at)
+    facts = " ".join(t.value.to_string() for t in at.table)
+    assert "HR@10" in facts and "Models on the shelf" in facts and "Macro F1" not in facts
+
+    at.text_input(key="promote_reason").set_value("to look at it")
+    sound(next(b for b in at.button if b.label.startswith("Promote")).click().run())
+    assert desk.registry.champion("recommend").version == other.version
+    at.text_input(key="rollback_reason").set_value("it is worse")
+    sound(next(b for b in at.button if b.label == "Roll back").click().run())
+    assert desk.registry.champion("recommend").version == live.version
+
+
+def test_a_version_of_recommendations_without_figures_is_still_a_page(desk, tmp_path):
+    made = toy_desk.version(desk.registry, tmp_path / "bare", 0.0, dataset="demo_shop", figures={}, task="recommend")
+    desk.registry.promote("recommend", made.version, by="a test", reason="the only one")
+    at = opened(task="recommend")
+    assert "not measured" in words(at) and "not measured" in " ".join(t.value.to_string() for t in at.table)
+
+
+def test_recommendations_being_trained_are_shown_under_their_own_task(desk):
+    runtime.stop()
+    from jobs import JOBS
+
+    made = toy_desk.start(JOBS)
+    made.runs.request("recommend", {"dataset": "demo_shop"})
+    assert "A model is being trained" in headings(opened(task="recommend")) and "No models yet" in words(opened(task="intent"))

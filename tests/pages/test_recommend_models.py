@@ -79,7 +79,7 @@ def test_a_slice_without_rows_is_blank_and_the_best_is_told():
     assert [line[0] for line in items.z] == [None, None], "no people, no number"
     assert "n 40" in fig.layout.xaxis.ticktext[0] and "n 0" in fig.layout.xaxis.ticktext[3]
     said = leaderboard.slices_told(rows, MEASURES["ndcg"])
-    assert "Short past (under 10 items): best EASE" in said and "New item" not in said
+    assert "Short past (under 10): best EASE" in said and "New item" not in said
 
 
 def test_the_file_holds_every_figure_with_its_interval_and_slice():

@@ -174,3 +174,45 @@ def test_the_log_is_shown_as_text_and_bounded(desk):
 )
 def test_cron_lines_are_said_in_words_or_left_as_they_are(cron, said):
     assert training.cron_words(cron) == said
+
+
+@pytest.fixture
+def real():
+    """A desk with the jobs that there are."""
+    from jobs import JOBS as EVERY
+
+    yield toy_desk.start(EVERY)
+    runtime.stop()
+
+
+@pytest.mark.parametrize(("job", "field"), [("recommend", "minutes"), ("reinforce", "seeds")])
+def test_the_forms_of_recommendations_offer_data_sets_of_interactions(real, job, field):
+    at = opened(job=real.jobs[job].title)
+    if at.selectbox(key="job").value != job:
+        sound(at.selectbox(key="job").set_value(job).run())
+    offered = at.selectbox(key=f"start-{job}.dataset").options
+    assert "demo_shop" in offered and "demo" not in offered
+    assert at.number_input(key=f"start-{job}.{field}").value > 0
+    assert "demo_shop" not in opened().selectbox(key="start-finetune.dataset").options
+
+
+def test_a_run_of_recommendations_is_told_by_its_settings_and_hr(real):
+    figure = {"value": 0.305, "low": 0.29, "high": 0.32, "n": 610}
+    run = real.runs.start_now("recommend", {"dataset": "movielens", "minutes": 2.0}, trigger="manual")
+    real.runs.finish(run.id, "succeeded", result={"version": "shelf-x", "task": "recommend", "hr": figure})
+    at = opened()
+    row = next(d.value for d in at.dataframe if "Settings" in d.value).iloc[0]
+    assert row["Quality"].replace("\u00a0", " ") == "30.5 % HR@10"
+    assert "movielens" in row["Settings"] and "2 minutes" in row["Settings"] and "all models that fit" in row["Settings"]
+
+
+def test_a_contest_leads_to_its_agents_and_draws_their_curves_by_name(real):
+    run = real.runs.start_now("reinforce", {"steps": 100, "seeds": 2}, trigger="manual")
+    real.runs.note(run.id, progress=0.5, message="", device="cpu", metrics=[(10, "return_dqn", 1.0), (20, "return_dqn", 1.5)])
+    real.runs.finish(run.id, "succeeded", result={"version": "shelf-x", "sentence": "Not better than greedy."})
+    at = opened()
+    (chart,) = at.get("plotly_chart")
+    assert "DQN" in chart.proto.spec and "return_dqn" not in chart.proto.spec
+    links = [link.proto for link in at.get("page_link")]
+    assert any(link.label == "Look at the agents" for link in links)
+    assert "likes a visit" in words(at)
