@@ -157,8 +157,7 @@ class _Field:
         model = offers.make(name, seed=self.seed, minutes=minutes, checkpoint=None)
         model = model.fit(self.shorter, self.items, held=self.held, report=Part(report, 0.0, 0.8))
         fit_s = time.monotonic() - began
-        if name == Transitions.name:
-            self.slowness = max(1.0, fit_s / offers.COSTS[name](self.shape).seconds)
+        self.slowness = max(self.slowness, offers.slowness(name, self.shape, fit_s))
         first, answer_s = self._judge(model, self.judged[:FIRST], Part(report, 0.8, 0.82))
         n = int(np.clip(free_s * JUDGING / answer_s, ENOUGH, JUDGED)) if np.isfinite(free_s) else JUDGED
         rest, answer_s = self._judge(model, self.judged[FIRST:n], Part(report, 0.82, 1.0))

@@ -172,6 +172,11 @@ def members(names: Sequence[str]) -> list[str]:
     return [name for name in names if name != Hybrid.name and not (name == Blend.name and singly <= set(names))]
 
 
+def slowness(name: str, shape: Shape, fit_s: float) -> float:
+    """How many times slower this machine is, as it is just now, than the costs say; told by the first fit of a quick model."""
+    return fit_s / COSTS[name](shape).seconds if name == Transitions.name else 1.0
+
+
 def refusal(name: str, shape: Shape, *, left_s: float, free_bytes: float) -> str:
     """Why a model is not fitted on such a log, as a sentence; "" where it may be."""
     cost = COSTS[name](shape)

@@ -131,8 +131,9 @@ def fit(
     Raises BadData where nobody has three interactions, UnknownRecommender, and Cancelled.
     """
     budget, work = Budget(minutes), checkpoint or out.with_name(f".{out.name}-turns")
-    _same_work(work, {"split": data.split_hash, "seed": seed, "encoder": str(encoder), "texts": content_hash(data)})
     on = turns.ground(data, seed=seed)
+    measured = [len(on.validation), len(on.test)]
+    _same_work(work, {"content": content_hash(data), "seed": seed, "encoder": str(encoder), "code": fmcore.__version__, "people": measured})
     if not len(on.test):
         raise BadData(f"Nobody in {data.name} has three interactions, so nothing can be held back.", "Bring a longer log.")
     taken, left_out = _turns(on, names, work=work, budget=budget, report=Part(report, 0.02, 0.85), encoder=str(encoder))
@@ -144,8 +145,8 @@ def fit(
     told = _told(data, on, taken, serving=serving, left_out=left_out, held=held, vectors=vectors)
     report.progress(0.92, "what diversity costs")
     needed = taken if serving == Hybrid.name else [by_name[serving]]
-    measured = turns.loaded(needed, turns.MEASURED, on.items)[serving]
-    frames = {"heldout": held, "frontier": diversity.frontier(measured, vectors, on.split, k=measure.K, seed=seed)}
+    as_measured = turns.loaded(needed, turns.MEASURED, on.items)[serving]
+    frames = {"heldout": held, "frontier": diversity.frontier(as_measured, vectors, on.split, k=measure.K, seed=seed)}
     report.progress(0.97, "writing the version")
     told |= {"seconds": round(budget.spent_s, 1), "measured_against": champion.version if champion else ""}
     _write(out, data=data, on=on, taken=taken, told=told, frames=frames, grouped=groups(on.items, vectors))
@@ -166,17 +167,20 @@ def _turns(
     on: Ground, names: Sequence[str], *, work: Path, budget: Budget, report: Report, encoder: str
 ) -> tuple[list[Turn], dict[str, str]]:
     """(the finished turns from simple to elaborate, for each model that was left out the sentence why)."""
-    ordered, taken, left_out = offers.ordered(names), [], {}
+    ordered, taken, left_out, slowness = offers.ordered(names), [], {}, 1.0
     for place, name in enumerate(ordered):
         part = Part(report, place / len(ordered), (place + 1) / len(ordered), MODELS[name].title)
         part.progress(0.0)
-        why = "" if name == "popularity" else offers.refusal(name, on.shape, left_s=budget.left_s, free_bytes=offers.free_bytes())
+        why = (
+            "" if name == "popularity" else offers.refusal(name, on.shape, left_s=budget.left_s / slowness, free_bytes=offers.free_bytes())
+        )
         if not why:
             try:
                 if name == Hybrid.name:
                     taken.append(turns.take_hybrid(taken, on, folder=work / name, report=part))
                     continue
                 taken.append(turns.take(name, on, folder=work / name, budget=budget, report=part, encoder=encoder))
+                slowness = max(slowness, offers.slowness(name, on.shape, taken[-1].told["fit_seconds"]))
                 continue
             except FMError as error:
                 why = error.message

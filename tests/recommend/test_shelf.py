@@ -306,3 +306,9 @@ def test_a_huge_catalogue_is_measured_on_fewer_people_and_never_on_too_few(tmp_p
     monkeypatch.setattr(shelf.measure, "ENOUGH", 10)
     monkeypatch.setattr(shelf.measure, "RANKED", 30 * 20)
     assert toy_shelf.folder(tmp_path / "v")["n"] == 20
+
+
+def test_a_machine_that_is_slow_just_now_leaves_more_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(shelf.offers, "slowness", lambda name, shape, fit_s: 1e6)
+    metrics = shelf.fit(toy_shelf.shop(), names=["transitions", "ease"], minutes=1, out=tmp_path / "v", report=toy_shelf.Quiet())
+    assert "of the time allowed" in metrics["left_out"]["ease"]
