@@ -30,7 +30,7 @@ class Maintain(BaseModel, extra="forbid"):
 
     keep_backups: int = Field(7, ge=1, le=1000, description="Newest backups kept")
     keep_run_files_days: float = Field(30, ge=1, description="Days that a run's folder (log, checkpoint) and cached embeddings are kept")
-    keep_rows_days: float = Field(365, ge=1, description="Days that metrics, the prediction log, stored explanations and repeated interactions are kept")
+    keep_rows_days: float = Field(365, ge=1, description="Days that metrics, the prediction log, stored explanations and repeated interactions are kept")  # noqa: E501  # fmt: skip
 
 
 def run(store: Store, params: Maintain, report: Report) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Params(BaseModel, extra="forbid"):
     steps: int = Field(0, title="Steps (0: automatic)", ge=0, le=1_000_000, description="Training steps of each agent with each seed; 0 takes the profile's, which is some minutes for all of them on one core.")  # noqa: E501  # fmt: skip
     seeds: int = Field(5, ge=2, le=20, description="How often each agent is trained, each time with another seed; the intervals are over them.")  # noqa: E501  # fmt: skip
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the simulator and of every random choice beside the agents' own.")
+    only_if_served: bool = Field(False, title="Only if recommendations are live", description="End at once, and say so, where no version serves yet.")  # noqa: E501  # fmt: skip
 
 
 def prepare(store: Store, params: Params, run_dir: Path) -> None:
@@ -43,6 +44,10 @@ def prepare(store: Store, params: Params, run_dir: Path) -> None:
     Raises UnknownModel, Tampered, and what reading the data set raises.
     """
     registry = Registry(store)
+    if params.only_if_served and not params.version and registry.champion(RECOMMEND.name) is None:
+        told = {"params": params.model_dump(), "nothing_to_do": "No version of the recommendations serves yet."}
+        (run_dir / "settings.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+        return
     version = registry.get(RECOMMEND.name, params.version) if params.version else registry.resolve(RECOMMEND.name)
     learnt_from = dict(version.metrics.get("params") or {}).get("dataset") or version.dataset
     data = events.merged(store, interaction_files.load(params.dataset or learnt_from))
@@ -50,13 +55,16 @@ def prepare(store: Store, params: Params, run_dir: Path) -> None:
     events.shows(store, data.name, limit=MOST_EVENTS).to_parquet(run_dir / "live.parquet", index=False)
     shutil.rmtree(run_dir / "shelf", ignore_errors=True)
     turns.linked(registry.verified(version), run_dir / "shelf")
-    chosen = {"params": params.model_dump(), "version": version.version}
+    chosen = {"params": params.model_dump(), "version": version.version, "nothing_to_do": ""}
     (run_dir / "settings.json").write_text(json.dumps(chosen, indent=1), encoding="utf-8")
 
 
 def work(run_dir: Path, report: Report) -> dict[str, Any]:
     """Train, judge, estimate, and write run_dir/contest.json. Returns the outcome in words and the table."""
     chosen = read_json(run_dir / "settings.json")
+    if chosen["nothing_to_do"]:
+        report.progress(1.0, chosen["nothing_to_do"])
+        return {"nothing_to_do": chosen["nothing_to_do"]}
     params = Params(**chosen["params"])
     shelf = Shelf.load(run_dir / "shelf", version=chosen["version"])
     data = contest.aligned(Interactions.load(run_dir / "data"), shelf.items)
@@ -74,6 +82,8 @@ def work(run_dir: Path, report: Report) -> dict[str, Any]:
 
 def land(store: Store, run_dir: Path) -> dict[str, Any]:
     """Store the contest. The same answer however often it is called. Raises RunFolderDamaged."""
+    if nothing := read_json(run_dir / "settings.json")["nothing_to_do"]:
+        return {"nothing_to_do": nothing}
     try:
         found = contest.from_json(json.dumps(read_json(run_dir / OUTCOME)))
     except (KeyError, TypeError, ValueError) as error:
@@ -101,5 +111,6 @@ JOB = Job(
     work=work,
     land=land,
     schedule="0 4 * * sat",
+    scheduled_params={"only_if_served": True},
     timeout_s=6 * 3600,
 )

@@ -51,6 +51,13 @@ def run_dir(store, name="run-1", **params):
     return folder
 
 
+def test_the_weekly_run_of_a_desk_without_recommendations_ends_at_once_and_says_so(store):
+    folder = run_dir(store, **JOBS["reinforce"].scheduled_params)
+    assert "serves yet" in job.work(folder, Quiet())["nothing_to_do"]
+    assert "serves yet" in job.land(store, folder)["nothing_to_do"]
+    assert contest.latest(store) is None
+
+
 def test_a_run_ends_in_a_contest_that_is_stored_once(store, version):
     for i in range(3):
         item, at = f"item-{i}", clock.now() - dt.timedelta(minutes=9)
