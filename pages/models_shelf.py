@@ -15,9 +15,6 @@ from fmcore.nouns import ModelVersion
 from pages import figures, leaderboard, ui
 from pages.ranking_figures import MEASURES
 
-SHOWN = ("ndcg", "hr", "mrr", "coverage")
-"""Figures of the model that answers for a version."""
-
 
 def row(version: ModelVersion, facts: Mapping[str, Any]) -> dict[str, Any]:
     """A version's line of the table."""
@@ -44,14 +41,20 @@ COLUMNS = {
 
 def quality(facts: Mapping[str, Any], against: ModelVersion | None) -> None:
     """Every figure of the model that answers, with interval and n, the live version's beside it, and what it means."""
+    here, there = answering(facts), answering(against.metrics) if against else {}
     rows = []
-    for name in SHOWN:
-        measure, mine = MEASURES[name], figures.at(facts, name)
+    for name, measure in MEASURES.items():
+        mine = figures.at(here, name)
         line = {"Figure": measure.title, "Value": measure.value(mine), "95 % interval": measure.span(mine)}
         if against:
-            line["Live version"] = measure.value(figures.at(against.metrics, name))
+            line["Live version"] = measure.value(figures.at(there, name))
         rows.append(line | {"n": f"{mine['n']:,}" if mine and mine.get("n") else "", "What it says": measure.words})
     st.table(pd.DataFrame(rows).set_index("Figure"), border="horizontal")
+
+
+def answering(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The figures of the model that answers for a version: its row of the leaderboard, else what is stored of the version."""
+    return next((row for row in facts.get("leaderboard") or () if row.get("model") == facts.get("serving")), facts)
 
 
 def details(version: ModelVersion, facts: Mapping[str, Any]) -> None:

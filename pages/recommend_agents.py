@@ -101,7 +101,7 @@ def how_long(desk: Any) -> str:
     said = f"{sum(agent.learns for agent in AGENTS.values())} agents learn, each with 5 seeds, beside those that follow a model or chance."
     last = next((run for run in desk.runs.history(job=JOB, limit=20) if run.state == "succeeded"), None)
     if last is None:
-        return f"{said} About ten minutes on one core; it can be stopped at any time."
+        return f"{said} Ten to twenty minutes on one core; it can be stopped at any time."
     return f"{said} The last run took {live.took(last)}, with {last.params.get('seeds', 5)} seeds."
 
 
