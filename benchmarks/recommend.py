@@ -143,8 +143,8 @@ def cold(log: Interactions, *, parts: int = COLD_PARTS) -> dict:
     for part in range(parts):
         rows = ranking.cold_items(pasts, split.test, n_items=len(items), part=part)
         model = TextItems().fit(rows.train, items, report=Said())
-        ranks.append(measure.answered(model, rows.histories, rows.targets, standin=model, report=Said()).ranks)
-        chance += [10 / (len(items) - len(past)) for past in rows.histories]
+        ranks.append(measure.answered(model, rows.pasts, rows.targets, standin=model, report=Said()).ranks)
+        chance += [10 / (len(items) - len(past)) for past in rows.pasts]
         n_cold += int(rows.cold.sum())
     found = metrics.figure(metrics.mean(ranking.hits(np.concatenate(ranks))))
     at_random = float(np.mean(chance))
