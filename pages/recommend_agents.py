@@ -178,8 +178,10 @@ def standings_table(found: Contest) -> pd.DataFrame:
 def _over(row: dict, base: str) -> str:
     if pd.isna(row.get(f"over_{base}")):
         return ""
-    value, low, high = (ui.signed(row[f"over_{base}{end}"]) for end in ("", "_low", "_high"))
-    return f"{value} ({low} to {high})"
+    value, low, high = (row[f"over_{base}{end}"] for end in ("", "_low", "_high"))
+    # An end that rounds to nothing gets a digit more: which side of zero it is on decides.
+    shown = [ui.signed(one, 3 if abs(one) < 0.005 else 2) for one in (value, low, high)]
+    return f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
 def _table(found: Contest) -> None:

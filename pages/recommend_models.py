@@ -18,7 +18,8 @@ from fmcore.recommend.service import Answer, Ask
 from pages import figures, heat, leaderboard, recommend_diversity, ui
 
 MOST_BESIDE = 4
-MOST_NAMES = 5_000
+MOST_NAMES = 1_000
+"""Names that the picker offers; any other one can be typed."""
 KS = (5, 10, 20)
 TITLE_CHARS = 64
 LATEST = 4
@@ -193,9 +194,9 @@ def _frontier(desk: Any) -> None:
         return
     fig, words = recommend_diversity.frontier(frame, 0.0)
     rows = frame.sort_values("diversity")
-    for row in rows.itertuples():
-        words = f"{100 * row.diversity:.0f} %"
-        fig.add_annotation(x=row.ild, y=row.ndcg, text=words, showarrow=False, yshift=15, font={"size": 12})
+    for place, row in enumerate(rows.itertuples()):
+        above = 15 if place % 2 == 0 else -15  # neighbours may lie close together
+        fig.add_annotation(x=row.ild, y=row.ndcg, text=f"{100 * row.diversity:.0f} %", showarrow=False, yshift=above, font={"size": 12})
     fig.update_layout(height=ui.HEIGHT["medium"])
     fig.update_xaxes(title_text="diversity of a list, 0 to 1")
     told = "; ".join(f"slider {100 * r.diversity:.0f} %: NDCG@10 {r.ndcg:.3f}, diversity {r.ild:.2f}" for r in rows.itertuples())

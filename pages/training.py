@@ -252,7 +252,7 @@ def _table(desk: Any, history: list[Run]) -> None:
             "State": _state_column("State"),
             "Progress": st.column_config.ProgressColumn(format="%d%%", min_value=0, max_value=100, color="blue"),
             "Quality": st.column_config.TextColumn(
-                help="On held-out rows: accuracy, or of recommendations HR@10; empty where a run made no model."
+                width=104, help="On held-out rows: accuracy, or of recommendations HR@10; empty where a run made no model."
             ),
         },
     )
