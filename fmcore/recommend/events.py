@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import math
+import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,7 +166,7 @@ def _value_fault(event: Event) -> str:
     value = event.value
     if value is None:
         return f"{'A rating' if event.kind == 'rate' else 'What was shown'} needs a value." if event.kind in ("rate", "shown") else ""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -sys.float_info.max <= value <= sys.float_info.max:
         return "The value is not a finite number."
     if event.kind == "shown" and not 0 < value <= 1:
         return "The value of what was shown is its probability, above 0 and at most 1."
@@ -203,13 +203,13 @@ def people(store: Store, dataset: str, *, prefix: str = "", limit: int = 50) -> 
     """Who has stored events and a name that begins so (capitals do not matter), the latest to do something first."""
     sql = """SELECT who FROM interactions WHERE dataset = ? AND starts_with(lower(who), lower(?)) GROUP BY who
              ORDER BY max(n) DESC LIMIT ?"""
-    return [row["who"] for row in store.rows(sql, dataset, prefix, limit)]
+    return [row["who"] for row in store.rows(sql, dataset, storable(prefix), limit)]
 
 
 def past(store: Store, dataset: str, who: str) -> dict[str, Word]:
     """What a person's stored events say, by item; read at each call, so that nothing just done is missing."""
     sql = f"SELECT {', '.join(_COLUMNS)} FROM interactions WHERE dataset = ? AND who = ? AND kind <> 'shown' ORDER BY happened_at, n"
-    return heard(store.rows(sql, dataset, who))
+    return heard(store.rows(sql, dataset, storable(who)))
 
 
 def everybody(store: Store, dataset: str, *, up_to: int | None = None, active_after: int = 0) -> dict[str, dict[str, Word]]:

@@ -118,6 +118,7 @@ FAULTS = [
     (Event("ada", "i1", "rate", float("nan")), "not a finite number"),
     (Event("ada", "i1", "click", float("inf")), "not a finite number"),
     (Event("ada", "i1", "rate", "5"), "not a finite number"),
+    (Event("ada", "i1", "rate", 10**400), "not a finite number"),
     (Event("ada", "i1", "rate", True), "not a finite number"),
     (Event("ada", "i1", "shown"), "needs a value"),
     (Event("ada", "i1", "shown", 1.5), "probability"),
@@ -157,7 +158,8 @@ def test_ids_are_any_text(store):
         item = odd if odd in KNOWN else "i1"
         assert note(store, Event(odd, item, "click", id=odd)).stored == 1
         kept = odd.encode("utf-8", "replace").decode()
-        assert past(store, kept) == [item] and events.people(store, SHOP, limit=1) == [kept]
+        assert past(store, odd) == past(store, kept) == [item]
+        assert events.people(store, SHOP, limit=1) == [kept] == events.people(store, SHOP, prefix=odd, limit=1)
         assert note(store, Event(odd, item, "click", id=odd)).known == 1
     assert events.people(store, SHOP, prefix="none") == ["None"] and events.people(store, SHOP, prefix="%") == ["%_"]
 
