@@ -102,8 +102,8 @@ class Hybrid(Recommender):
                 read[place] = self._read(member, histories, rows)
                 added = shares[:, [place]].astype(np.float32) * read[place]
                 total = added if total is None else total + added
-        if total is None:
-            return np.zeros((len(histories), 0), dtype=np.float32)
+        if total is None:  # nobody asks
+            return self.members[0].scores(histories) if self.members else np.zeros((0, 0), dtype=np.float32)
         silent = np.flatnonzero(~total.any(axis=1))
         if len(silent):
             pasts = [histories[row] for row in silent]
