@@ -163,6 +163,8 @@ def closest(overlap: pd.DataFrame) -> str:
     names = list(overlap.index)
     pairs = [(overlap.iloc[i, j], names[i], names[j]) for i in range(len(names)) for j in range(i + 1, len(names))]
     most, least = max(pairs, key=lambda pair: pair[0]), min(pairs, key=lambda pair: pair[0])
+    if len(pairs) > 1 and most[0] == least[0]:
+        return f"Every two of them have {figures.probability(most[0])} in common."
     said = [f"{leaderboard.title_of(a)} and {leaderboard.title_of(b)} ({figures.probability(share)})" for share, a, b in (most, least)]
     return f"In common: {said[0]}." if len(pairs) == 1 else f"Most alike: {said[0]}. Least alike: {said[1]}."
 

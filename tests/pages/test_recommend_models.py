@@ -114,6 +114,8 @@ def test_the_lists_most_and_least_alike_are_named():
     overlap = pd.DataFrame([[1, 0.1, 0.5], [0.1, 1, 0.0], [0.5, 0.0, 1]], index=names, columns=names)
     said = recommend_models.closest(overlap).replace("\u00a0", " ")
     assert said == "Most alike: Popularity and EASE with recency (50 %). Least alike: Item neighbours and EASE with recency (0 %)."
+    alike = pd.DataFrame(1.0, index=names, columns=names)
+    assert recommend_models.closest(alike).replace("\u00a0", " ") == "Every two of them have 100 % in common."
     cells = recommend_models.overlap_chart(overlap).data[0]
     assert cells.z[0][0] is None and cells.z[0][2] == 50.0, "a list against itself says nothing"
 
