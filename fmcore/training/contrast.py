@@ -18,7 +18,7 @@ from fmcore.models.encoder import Encoder, load_encoder
 from fmcore.models.fitting import FitOptions
 from fmcore.models.novelty import IN_SCOPE_SHARE
 from fmcore.nouns import Report
-from fmcore.training import loop
+from fmcore.training import devices, loop
 from fmcore.training.finetune import padded, prepare_network, rows_of
 from fmcore.training.finish import Finish, finish
 from fmcore.training.linear import NAME_WEIGHT, few_shot
@@ -92,7 +92,7 @@ def tune(
     rows = rows_of(data, with_names=bool(params.shots))
     tokens = encoder.tokenize(rows["text"].tolist())[0]
     groups, intents = drawn_groups(rows["label"].to_numpy(dtype=object), passes=params.passes, seed=params.seed)
-    loop.seed_everything(params.seed)
+    devices.seed_everything(params.seed)
     network, layers, merge = prepare_network(encoder, "full")
     device = torch.device(encoder.device)
     tuned = Encoder(encoder.name, encoder.sha256, network.to(device), encoder.tokenizer, encoder.max_tokens, encoder.device)

@@ -22,7 +22,7 @@ from fmcore.models.fitting import FitOptions
 from fmcore.models.heads import LOGISTIC_C, fit_logistic
 from fmcore.models.novelty import IN_SCOPE_SHARE
 from fmcore.nouns import FMError, Report
-from fmcore.training import loop
+from fmcore.training import devices, loop
 from fmcore.training.finish import Finish, finish, label_name
 from fmcore.training.linear import NAME_WEIGHT, few_shot
 
@@ -164,7 +164,7 @@ def tune(
     first, held_first = (frozen_embeddings(encoder, frame["text"].tolist(), report=report, at=span[0]) for frame in (rows, inside))
     warm = fit_logistic(first, classes, n_classes=len(labels))
     baseline = float((warm.scores(held_first).argmax(1) == truth).mean())
-    loop.seed_everything(params.seed)  # adapters start from random weights
+    devices.seed_everything(params.seed)  # adapters start from random weights
     network, layers, merge = prepare_network(encoder, params.recipe)
     head = nn.Linear(encoder.dim, len(labels))
     with torch.no_grad():
@@ -181,7 +181,7 @@ def tune(
     def accuracy() -> float:
         right = 0
         for group in batches_by_length([len(t["input_ids"]) for t in held], batch=FORWARD_BATCH):
-            batch = loop.to_device(padded([held[i] for i in group], pad=encoder.tokenizer.pad_token_id), device)
+            batch = devices.to_device(padded([held[i] for i in group], pad=encoder.tokenizer.pad_token_id), device)
             right += int((logits(batch).argmax(1).cpu().numpy() == truth[group]).sum())
         return right / len(truth)
 

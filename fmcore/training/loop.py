@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,6 +25,7 @@ import numpy as np
 from fmcore import clock
 from fmcore.nouns import Cancelled, FMError, Report
 from fmcore.training import checkpoint as checkpoints
+from fmcore.training import devices
 
 if TYPE_CHECKING:
     import torch
@@ -129,40 +129,8 @@ class Outcome:
     history: list[dict[str, float]]
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """The device to train on: CUDA where there is one, else the CPU."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
-def multiplies_halves() -> bool:
-    """Whether this processor multiplies bfloat16 itself; where it does, more than twice as fast as float32."""
-    import torch
-
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-
-
-def device_title(device: torch.device) -> str:
-    """A device in words, for the run's page."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    n = torch.get_num_threads()
-    return f"CPU ({n} thread{'s' if n != 1 else ''})"
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's generators."""
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def layerwise_groups(layers: Sequence[nn.Module], head: nn.Module | None, plan: Plan) -> list[dict[str, Any]]:
@@ -211,7 +179,7 @@ def fit(
     checkpoint is a folder: a run that finds its own state there goes on from it. span is the part of the report's
     progress that is this fit's. Raises Diverged, OutOfMemory, and Cancelled, with the state saved first.
     """
-    return _Fit(subject, plan, report, checkpoint, device or pick_device(), span).run()
+    return _Fit(subject, plan, report, checkpoint, device or devices.pick_device(), span).run()
 
 
 class _Fit:
@@ -223,7 +191,7 @@ class _Fit:
         self.subject, self.plan, self.report, self.folder, self.device, self.span = subject, plan, report, folder, device, span
         self.model = subject.model.to(device)
         self.optimiser = torch.optim.AdamW(subject.groups, fused=device.type == "cuda")
-        self.halves = device.type == "cuda" or (subject.halves and multiplies_halves())
+        self.halves = device.type == "cuda" or (subject.halves and devices.multiplies_halves())
         self.at = Progress(micro=plan.batch)
         self.best: dict[str, Tensor] = {}
         self.average: dict[str, Tensor] = {}
@@ -234,9 +202,9 @@ class _Fit:
         self.recent: list[Tensor] = []
 
     def run(self) -> Outcome:
-        seed_everything(self.plan.seed)
+        devices.seed_everything(self.plan.seed)
         self._resume()
-        self.report.device(device_title(self.device))
+        self.report.device(devices.device_title(self.device))
         self.began = self.noted = self.saved = time.monotonic()
         self.before_s = self.at.elapsed_s
         while self.at.epoch < self.plan.epochs and not self.at.stopped and not self._spent():
@@ -304,7 +272,7 @@ class _Fit:
         total = torch.zeros((), device=self.device)
         for start in range(0, len(rows), self.at.micro):
             part = rows[start : start + self.at.micro]
-            batch = to_device(self.subject.collate(part), self.device)
+            batch = devices.to_device(self.subject.collate(part), self.device)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.halves):
                 loss = self.subject.loss(batch) * (len(part) / len(rows))
             loss.backward()
@@ -413,7 +381,7 @@ class _Fit:
             elapsed_s=at.elapsed_s,
             resumed=at.resumed,
             stopped_early=at.stopped,
-            device=device_title(self.device),
+            device=devices.device_title(self.device),
             history=at.history,
         )
 
@@ -468,10 +436,3 @@ class _Fit:
                 self.optimiser.state[parameters[int(index)]][key] = tensor.to(where)
         checkpoints.set_rng_state(state, facts["generators"])
         log.info("resumed at epoch %d, step %d of %d", self.at.epoch + 1, self.at.step, self.steps)
-
-
-def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """A batch on the device; for CUDA through pinned memory, without waiting for the copy."""
-    if device.type != "cuda":
-        return batch
-    return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in batch.items()}

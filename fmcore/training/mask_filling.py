@@ -22,7 +22,7 @@ from fmcore.data.labelled import folded
 from fmcore.models import masked_lm
 from fmcore.models.encoder import Encoder, load_encoder
 from fmcore.nouns import FMError, Report
-from fmcore.training import loop
+from fmcore.training import devices, loop
 from fmcore.training.finetune import layers_of, padded
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def train(
     torch.set_num_threads(params.threads)
     report.progress(0.0, f"Loading {params.base}")
     encoder = load_encoder(params.base, max_tokens=params.max_tokens, device=params.device)
-    loop.seed_everything(params.seed)
+    devices.seed_everything(params.seed)
     learnt, dev = _split(texts, params)
     rows, held = tokenized(encoder, learnt), tokenized(encoder, dev)
     counts = Counter(token for row in rows for token in row.ids)
@@ -187,7 +187,7 @@ class _Exam:
         loss = right = n = 0.0
         with torch.inference_mode():
             for batch in self._batches:
-                scores, wanted = _asked(self._model, loop.to_device(batch, torch.device(self._device)))
+                scores, wanted = _asked(self._model, devices.to_device(batch, torch.device(self._device)))
                 loss += float(cross_entropy(scores, wanted, reduction="sum"))
                 right += float((scores.argmax(dim=1) == wanted).sum())
                 n += len(wanted)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmcore.nouns import FMError, Report
-from fmcore.training import loop
+from fmcore.training import devices, loop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,8 +121,8 @@ def train(
     rows = Windows(histories, params.window)
     if not len(rows):
         raise NothingToLearn("No history has two items to learn an order from.", "Wait for more interactions, or use another model.")
-    device = device or loop.pick_device()
-    loop.seed_everything(params.seed)
+    device = device or devices.pick_device()
+    devices.seed_everything(params.seed)
     model = network(n_items, params)
     exam = Exam(model, histories, held, params) if held is not None and (np.asarray(held) >= 0).any() else None
     plan = params.plan(len(rows))
@@ -269,7 +269,7 @@ def softmax_loss(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     import torch
 
     kind = states.device.type
-    short = torch.bfloat16 if kind == "cuda" or loop.multiplies_halves() else torch.float32
+    short = torch.bfloat16 if kind == "cuda" or devices.multiplies_halves() else torch.float32
 
     class Fused(torch.autograd.Function):
         @staticmethod

@@ -291,7 +291,7 @@ def test_the_validated_figure_goes_by_the_subject_s_name_for_it():
 
 @pytest.mark.parametrize(("able", "allowed"), [(True, True), (True, False), (False, True)])
 def test_a_processor_that_multiplies_bfloat16_does_so_where_the_recipe_allows(monkeypatch, able, allowed):
-    monkeypatch.setattr(loop, "multiplies_halves", lambda: able)
+    monkeypatch.setattr(loop.devices, "multiplies_halves", lambda: able)
     seen = []
     trained = subject(loss=lambda model, batch: (seen.append(torch.is_autocast_enabled("cpu")), noisy_loss(model, batch))[1])
     trained.halves = allowed
