@@ -12,6 +12,8 @@ import contextlib
 import csv
 import io
 import re
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,8 @@ MAX_FILE_BYTES = 4_000_000_000
 MAX_ITEM_BYTES = 200_000_000
 BLOCK_BYTES = 8_000_000
 """What is read at once, and so the longest a row may be."""
+MOST_WAIT_S = 2.0
+"""For a reader to be let go by the thread that read ahead for it."""
 USER_NAMES = ("user", "user_id", "userid", "customer", "customer_id", "visitor", "visitor_id", "who")
 ITEM_NAMES = ("item", "item_id", "itemid", "movieid", "product", "product_id", "article", "article_id")
 TIME_NAMES = ("timestamp", "time", "date", "datetime", "at", "happened_at", "created_at")
@@ -161,24 +165,31 @@ def _batches(path: Path, layout: _Layout, held: _Held) -> Iterator[pa.RecordBatc
 
     kinds = {"user": pa.dictionary(pa.int32(), pa.string()), "item": pa.dictionary(pa.int32(), pa.string()),
              "timestamp": pa.string(), "rating": pa.dictionary(pa.int32(), pa.string())}  # fmt: skip
-    reader = pyarrow.csv.open_csv(
-        path,
-        read_options=pyarrow.csv.ReadOptions(
-            use_threads=False, block_size=BLOCK_BYTES, column_names=layout.names, skip_rows_after_names=layout.n_above,
-            encoding=layout.encoding,
-        ),
-        parse_options=pyarrow.csv.ParseOptions(
-            delimiter=layout.delimiter, quote_char='"' if layout.quoted else False, newlines_in_values=layout.quoted,
-            invalid_row_handler=unfit,
-        ),
-        convert_options=pyarrow.csv.ConvertOptions(
-            include_columns=list(layout.wanted.values()), strings_can_be_null=False, check_utf8=False,
-            column_types={column: kinds[key] for key, column in layout.wanted.items()},
-        ),
-    )  # fmt: skip
-    with reader:
-        for batch in reader:
-            yield batch.rename_columns(list(layout.wanted))
+    let_go = threading.Event()
+    weakref.finalize(unfit, let_go.set)
+    reader = None
+    try:
+        reader = pyarrow.csv.open_csv(
+            path,
+            read_options=pyarrow.csv.ReadOptions(
+                use_threads=False, block_size=BLOCK_BYTES, column_names=layout.names, skip_rows_after_names=layout.n_above,
+                encoding=layout.encoding,
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=layout.delimiter, quote_char='"' if layout.quoted else False, newlines_in_values=layout.quoted,
+                invalid_row_handler=unfit,
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=list(layout.wanted.values()), strings_can_be_null=False, check_utf8=False,
+                column_types={column: kinds[key] for key, column in layout.wanted.items()},
+            ),
+        )  # fmt: skip
+        with reader:
+            for batch in reader:
+                yield batch.rename_columns(list(layout.wanted))
+    finally:
+        del reader, unfit
+        let_go.wait(MOST_WAIT_S)  # Arrow's own thread holds it a moment longer, and aborts a process that ends meanwhile
 
 
 def _coded(column: pa.DictionaryArray, codes: dict[str, int]) -> np.ndarray:

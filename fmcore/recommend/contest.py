@@ -179,7 +179,7 @@ class _Curve:
     def __init__(self, name: str, seed: int, plan: Plan, report: Report, *, done: int, of: int):
         self._name, self._seed, self._plan, self._report = name, seed, plan, report
         self._returns: list[float] = []
-        self._next = 0
+        self._next = plan.steps // POINTS  # a mean of the first visit alone would be no point of a curve
         self.points: list[tuple[int, float]] = []
         self._before, self._of = done, of
 

@@ -24,7 +24,7 @@ PAIRS = 60_000
 RIDGE = 1e-3
 LEARNT = 0.5
 """What the learnt part weighs beside likeness. On films taken out of training (validation, ml-latest-small, 610 people) HR@10 was 0.044
-with none of it, 0.056 with 0.25, 0.041 with 0.5: apart by little more than chance, and people's own items gain by it."""
+with none of it, 0.056 with 0.25, 0.041 with 0.5: apart by little more than chance."""
 _JUDGED = 200
 """Pasts on which likeness and the learnt part are brought to one scale."""
 
