@@ -5,11 +5,13 @@ import datetime as dt
 import io
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pandas as pd
+import pyarrow.csv
 import pytest
 from hypothesis import strategies as st
 
@@ -302,6 +304,19 @@ def test_a_log_written_by_a_csv_writer_comes_back_as_it_was(written, rows):
     out = io.StringIO()
     csv.writer(out, quoting=csv.QUOTE_ALL).writerows([["user", "item", "timestamp"], *rows])
     assert sorted(meetings(written(out.getvalue()))) == sorted(rows)
+
+
+def test_the_thread_that_reads_ahead_has_let_go_when_the_log_is_there(written, monkeypatch):
+    """A process that ends while Arrow's thread still holds something of Python's is aborted."""
+    open_csv, held = pyarrow.csv.open_csv, []
+
+    def slow(path, **options):
+        held.append(options["parse_options"].invalid_row_handler)
+        threading.Timer(0.2, held.clear).start()
+        return open_csv(path, **options)
+
+    monkeypatch.setattr(pyarrow.csv, "open_csv", slow)
+    assert len(written("user,item,timestamp\na,x,1\nb,y\n").rows) == 1 and held == []
 
 
 @pytest.mark.slow

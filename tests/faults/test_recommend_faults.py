@@ -23,6 +23,7 @@ from fmcore import api as rest
 from fmcore import clock, config, runtime
 from fmcore.models.registry import Registry
 from fmcore.nouns import FMError
+from fmcore.recommend import events
 from fmcore.recommend.service import Ask, Event, ItemChange, Recommend
 from fmcore.recommend.shelf import Shelf
 from fmcore.runs import AlreadyQueued, Runs
@@ -271,6 +272,9 @@ def test_events_that_come_late_twice_or_from_tomorrow(desk):
     assert (said["stored"], said["known"], [one["index"] for one in said["refused"]]) == (6, 2, [0, 9, 10])
     assert all(word in one["reason"] for word, one in zip(("future", "zone", "finite"), said["refused"], strict=True))
     assert [met.item for met in desk.recommend.history("ann")][::-1] == [f"item-{n}" for n in range(6)]
+    late = {"user": "ann", "item": "item-2", "kind": "skip", "happened_at": at.isoformat()}  # before it was clicked
+    assert post("/interactions", {"events": [late]}).json()["stored"] == 1
+    assert events.kept_off(events.past(desk.store, desk.recommend.shelf().dataset, "ann")) == set()
     in_order = desk.recommend.recommend(Ask(history=tuple(f"item-{n}" for n in range(6))))
     assert ids(desk.recommend.recommend(Ask(who="ann"))) == ids(in_order)
 
@@ -307,6 +311,8 @@ def test_what_left_the_catalogue_is_on_no_list_whoever_asks_and_what_came_is_on_
     for how, shown in lists(desk, "user-1", gone).items():
         assert gone not in shown and new in shown, how
     assert desk.recommend.info()["n_items"] == len(ITEMS) + 1
+    for name in ("transitions", "knn"):  # which know who met what and nothing of texts
+        assert ids(desk.recommend.recommend(Ask(who="user-3", model=name, k=500))).index(new) < 12, name
     topmost = ids(desk.recommend.recommend(Ask(sentence="refund money return back purchase", k=5)))
     assert new in topmost, "its text is how it is found"
     post("/items", {"items": [{"item": new, "state": "removed"}, {"item": gone, "title": "back again"}]})
@@ -359,8 +365,8 @@ def test_while_versions_swap_each_answer_is_that_of_one_and_no_event_is_lost(sho
     def note(worker):
         stored = 0
         for n in range(30):
-            events = [{"id": f"{worker}-{n}-{part}", "user": f"new {worker}", "item": f"item-{(n + part) % 20}", "kind": "click"} for part in range(3)]
-            said = post("/interactions", {"events": events})
+            acts = [{"id": f"{worker}-{n}-{part}", "user": f"new {worker}", "item": f"item-{(n + part) % 20}", "kind": "click"} for part in range(3)]
+            said = post("/interactions", {"events": acts})
             assert said.status_code == 200 and said.json()["refused"] == [], said.text
             stored += said.json()["stored"]
         return stored
@@ -682,6 +688,7 @@ import json, os, resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 from fmcore import clock
 from fmcore.models.registry import Registry
+from fmcore.recommend import events
 from fmcore.recommend.service import Ask, Event, ItemChange, Recommend
 from fmcore.store.store import Store, StoreError
 store = Store(sys.argv[1])
