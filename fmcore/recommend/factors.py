@@ -40,16 +40,15 @@ class Als(Recommender):
         from implicit.cpu.als import AlternatingLeastSquares
         from threadpoolctl import threadpool_limits
 
-        model = AlternatingLeastSquares(
-            factors=self.n_factors, regularization=self.regularisation, alpha=self.confidence, iterations=self.iterations,
-            num_threads=1, random_state=self.seed,
-        )  # fmt: skip
-
         def told(done: int, seconds: float, loss: float | None) -> None:
             if report is not None:
                 report.progress((done + 1) / self.iterations, f"Factors, round {done + 1} of {self.iterations}")
 
         with threadpool_limits(1, "blas"):
+            model = AlternatingLeastSquares(
+                factors=self.n_factors, regularization=self.regularisation, alpha=self.confidence, iterations=self.iterations,
+                num_threads=1, random_state=self.seed,
+            )  # fmt: skip
             model.fit(weighted(histories, n_items=len(items)), show_progress=False, callback=told)
         return self._take(np.nan_to_num(model.item_factors))
 
