@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
+import hashlib
 import io
 import re
 import threading
@@ -67,7 +68,12 @@ def load(name_or_path: str | Path, *, items_path: str | Path | None = None) -> I
         items_path = beside
         notes.append(f"What the items are is read from {beside.name}.")
     items = None if items_path is None else read_items(catalogue.csv_file(items_path))
-    return build(rows, name=path.stem[:80] or "csv", items=items, licence="your own", notes=notes)
+    return build(rows, name=own_name(path), items=items, licence="your own", notes=notes)
+
+
+def own_name(path: Path) -> str:
+    """What a file's log is called: its name, and six letters of where it lies, so that two files of one name are two logs."""
+    return f"{path.stem[:60] or 'csv'}-{hashlib.blake2b(str(path.resolve()).encode('utf-8', 'replace'), digest_size=3).hexdigest()}"
 
 
 def read_rows(path: Path) -> tuple[pd.DataFrame, list[str]]:

@@ -16,6 +16,8 @@ from fmcore.evaluation import metrics
 from fmcore.nouns import Estimate
 
 K = 10
+MISSED = 2**31 - 1
+"""The place of an item that no list can show: beyond every k."""
 COLD_HISTORY, HOT_HISTORY = 10, 50
 """A past is cold below the first length and hot from the second."""
 HOT_SHARE = 0.2
@@ -29,10 +31,9 @@ def ranks(scores: np.ndarray, histories: Sequence[np.ndarray], targets: np.ndarr
 
     scores: float (n, n_items). A tie counts against the model: the target takes the worst place among its equals, so a model that
     scores everything alike is last everywhere. NaN counts as better than the target, for the same reason. A target of -1 gives 0 (no
-    row); a target that its own history holds can never be shown and takes the last place, n_items.
+    row); a target that its own history holds can never be shown: MISSED.
     """
     scores, targets = np.asarray(scores), np.asarray(targets)
-    n_items = scores.shape[1]
     found = np.zeros(len(targets), dtype=np.int64)
     for row, (past, target) in enumerate(zip(histories, targets.tolist(), strict=True)):
         if target < 0:
@@ -40,7 +41,7 @@ def ranks(scores: np.ndarray, histories: Sequence[np.ndarray], targets: np.ndarr
         not_below = ~(scores[row] < scores[row, target])
         not_below[past] = False
         not_below[target] = True
-        found[row] = n_items if np.any(np.asarray(past) == target) else not_below.sum()
+        found[row] = MISSED if np.any(np.asarray(past) == target) else not_below.sum()
     return found
 
 

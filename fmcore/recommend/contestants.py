@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fmcore.data.interactions import Interactions
+from fmcore.evaluation import ranking
 from fmcore.nouns import FMError, Report
 from fmcore.recommend import measure, offers
 from fmcore.recommend.counting import Blend, Popularity, Transitions
@@ -206,7 +207,7 @@ class _Field:
     def figures(self, model: Recommender) -> dict[str, Any]:
         """A model's figures on the test. An item that train does not have is a miss."""
         found = self._answers(model)
-        ranks = np.where(self.asked.targets < 0, len(self.items) + 1, found.ranks)
+        ranks = np.where(self.asked.targets < 0, ranking.MISSED, found.ranks)
         of_lists = {"coverage": measure.coverage(found.shown, n_items=len(self.items)), "n_fallback": found.n_fallback}
         return {**measure.estimates(ranks, k=self.k), **of_lists}
 

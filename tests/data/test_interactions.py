@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from fmcore import clock, config
 from fmcore.data import interaction_files, interactions
 from fmcore.data.catalogue import BadData, DatasetMissing, UnknownDataset
+from fmcore.data.interaction_files import own_name
 from fmcore.data.interactions import Interactions, build, leave_one_out
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,7 +168,12 @@ def test_a_log_without_ratings_has_none(written):
 
 def test_one_user_and_one_item_are_a_log(written):
     data = written("user,item,timestamp\na,x,1\n")
-    assert (data.users, data.items, data.titles) == (("a",), ("x",), ("",)) and data.name == "mine" and not data.synthetic
+    assert (data.users, data.items, data.titles) == (("a",), ("x",), ("",)) and data.name.startswith("mine-") and not data.synthetic
+
+
+def test_two_files_of_one_name_are_two_logs_and_neither_is_a_set_of_the_catalogue(tmp_path):
+    assert own_name(tmp_path / "a" / "log.csv") == own_name(tmp_path / "a" / ".." / "a" / "log.csv") != own_name(tmp_path / "b" / "log.csv")
+    assert own_name(tmp_path / "demo_shop.csv") != "demo_shop"
 
 
 # ---------------------------------------------------------------- the catalogue beside it

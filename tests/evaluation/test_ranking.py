@@ -41,7 +41,7 @@ def test_scores_that_are_not_numbers_never_help_the_model():
 
 def test_no_target_is_no_row_and_a_target_in_its_own_past_is_a_miss():
     scores = np.array([[3.0, 2.0, 1.0]] * 2)
-    assert ranking.ranks(scores, [past(), past(0)], np.array([-1, 0])).tolist() == [0, 3]
+    assert ranking.ranks(scores, [past(), past(0)], np.array([-1, 0])).tolist() == [0, ranking.MISSED]
 
 
 @given(st.data())

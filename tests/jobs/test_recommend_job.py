@@ -6,6 +6,7 @@ import json
 import pytest
 
 from fmcore import clock
+from fmcore.data.interaction_files import own_name
 from fmcore.models.registry import Registry
 from fmcore.nouns import Cancelled
 from fmcore.recommend import events
@@ -48,7 +49,13 @@ def ran(store, name, *, report=None, **params):
     return folder, job.land(store, folder)
 
 
-def click(store, who, item, minutes=0, dataset="walks"):
+def named(store):
+    """What the log of the toy shop is called."""
+    return own_name(store.home.parent / "walks.csv")
+
+
+def click(store, who, item, minutes=0, dataset=None):
+    dataset = dataset or named(store)
     at = clock.now() - dt.timedelta(hours=1) + dt.timedelta(minutes=minutes)
     noted = events.note(store, dataset, [events.Event(who, item, "click", happened_at=at)], known={item})
     assert noted.stored == 1
@@ -59,7 +66,7 @@ def test_a_log_becomes_a_version_that_serves(store, log):
     champion = Registry(store).champion("recommend")
     assert result["promoted"] and result["version"] == champion.version and result["serving"] == "transitions"
     shelf = Shelf.load(champion.path, version=champion.version)
-    assert shelf.dataset == "walks" and len(shelf.users) == 80 and champion.metrics["params"]["dataset"] == log
+    assert shelf.dataset == named(store) and len(shelf.users) == 80 and champion.metrics["params"]["dataset"] == log
 
 
 def test_landing_twice_takes_effect_once(store, log):
@@ -109,7 +116,7 @@ def test_a_forgotten_item_is_something_new_and_is_not_learnt(store, log):
     data = shop()
     item = data.items[data.histories()[0][0]]
     at = clock.now() - dt.timedelta(minutes=5)
-    events.note(store, "walks", [events.Event("user-0", item, "forget", happened_at=at)], known={item})
+    events.note(store, named(store), [events.Event("user-0", item, "forget", happened_at=at)], known={item})
     _, second = ran(store, "run-2", models="champion", only_if_new=True)
     version = Registry(store).get("recommend", second["version"])
     assert item not in [Shelf.load(version.path, version="v").items.ids[i] for i in Shelf.load(version.path, version="v").past("user-0")]

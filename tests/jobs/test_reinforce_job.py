@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from fmcore import clock
+from fmcore.data.interaction_files import own_name
 from fmcore.models.registry import Registry, UnknownModel
 from fmcore.nouns import Cancelled
 from fmcore.recommend import contest, events, shelf
@@ -58,10 +59,10 @@ def test_the_weekly_run_of_a_desk_without_recommendations_ends_at_once_and_says_
     assert contest.latest(store) is None
 
 
-def test_a_run_ends_in_a_contest_that_is_stored_once(store, version):
+def test_a_run_ends_in_a_contest_that_is_stored_once(store, version, tmp_path):
     for i in range(3):
         item, at = f"item-{i}", clock.now() - dt.timedelta(minutes=9)
-        events.note(store, "visits", [events.Event("ann", item, "shown", 0.5, at, source="bandit")], known={item})
+        events.note(store, own_name(tmp_path / "visits.csv"), [events.Event("ann", item, "shown", 0.5, at, source="bandit")], known={item})
     folder, report = run_dir(store), Quiet()
     done = job.work(folder, report)
     landed = job.land(store, folder)
