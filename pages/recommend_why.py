@@ -72,7 +72,7 @@ def _why(desk: Any, ask: Any, item: str) -> None:
             table(why.contributions), hide_index=True, row_height=34, key="recommend-why-table", alt="What each item of the past adds",
             column_config={
                 "Adds": st.column_config.NumberColumn(format="%+.3f", width="small"),
-                "Without it": st.column_config.NumberColumn("Score without it", format="%+.3f", width="small"),
+                "Without it": st.column_config.NumberColumn("Change without it", format="%+.3f", width="small"),
             },
         )  # fmt: skip
         model = recommend_list.model_title(desk.recommend.shelf(why.version), why.model)
