@@ -40,8 +40,9 @@ CALLS = 300
 COLD_PARTS = 10
 """Tenths of the items that lose every interaction in turn, so that each person is asked about once."""
 AGENT_STEPS = 16_000
-UNSEEN = 7
-"""Seed of the simulator: another draw of who fits it, trains and judges than those (0 to 2) that its design was looked at with."""
+REDRAWN = 7
+"""Seed of the simulator: another draw of who fits it, trains and judges than those (0 to 2) that its design was looked at with; the people
+are of the same log, so some of them were judges then too."""
 
 
 class Said:
@@ -199,10 +200,10 @@ def lists_of(n_items: int) -> dict:
 
 
 def agents(log: Interactions, version: Shelf, *, steps: int) -> dict:
-    """RL agents beside random, popularity and greedy in the simulator, five seeds; judged by people whom no choice of design looked at."""
+    """RL agents beside random, popularity and greedy in the simulator, five seeds."""
     model, sequence = contest.rankers_of(version)
     found = contest.run(
-        contest.aligned(log, version.items), model, version.groups, plan=contest.Plan(steps=steps, seed=UNSEEN), ranker=model.title,
+        contest.aligned(log, version.items), model, version.groups, plan=contest.Plan(steps=steps, seed=REDRAWN), ranker=model.title,
         version=version.version, sequence=sequence, report=Said(),
     )  # fmt: skip
     return contest.figures(found)
