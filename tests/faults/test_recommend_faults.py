@@ -33,6 +33,7 @@ from jobs import recommend as job
 from jobs.place import LocalProcess
 from jobs.runner import Runner
 from tests.faults import recommender
+from tests.faults.victims import Victims
 from tests.recommend import toy_service, toy_shelf, toy_visits
 from tests.recommend.toy_shelf import Quiet
 from tests.tiny_encoder import TOPICS, save_tiny_encoder
@@ -437,34 +438,12 @@ def test_two_trainings_at_once_are_refused_on_every_face(shop):
 # ---------------------------------------------------------------- kill -9
 
 
-class Victims:
-    """The process of recommender.py and the lines it says."""
-
-    def __init__(self):
-        environment = config.child_environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-        self.process = subprocess.Popen(
-            [sys.executable, recommender.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=environment
-        )
-
-    def start(self, command, place, number):
-        self.process.stdin.write(f"{command}\t{place}\t{number}\n")
-        return int(self.process.stdout.readline().split()[1])
-
-    def until(self, *words):
-        """The lines up to and with the first that begins with one of `words` (or "over")."""
-        lines = []
-        while not lines or lines[-1].split()[0] not in {*words, "over"}:
-            lines.append(self.process.stdout.readline().strip())
-        return lines
-
-
 @pytest.fixture
 def victims():
-    made = Victims()
+    environment = config.child_environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    made = Victims(recommender.__file__, environment=environment)
     yield made
-    made.process.stdin.close()
-    made.process.wait(10)
-    made.process.stdout.close()
+    made.close()
 
 
 @pytest.mark.slow

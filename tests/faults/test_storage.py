@@ -14,37 +14,18 @@ import pytest
 
 from fmcore.store import backup, schema
 from fmcore.store.store import Store, StoreError
+from tests.faults.victims import Victims
 
 pytestmark = pytest.mark.slow
 WRITER = Path(__file__).with_name("writer.py")
 N_KILLS = 100
 
 
-class Victims:
-    """The writer process and the lines it says."""
-
-    def __init__(self):
-        self.process = subprocess.Popen([sys.executable, WRITER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-
-    def start(self, command, home, number):
-        self.process.stdin.write(f"{command}\t{home}\t{number}\n")
-        return int(self.process.stdout.readline().split()[1])
-
-    def until(self, *words):
-        """The lines up to and with the first that is one of `words` (or "over")."""
-        lines = []
-        while not lines or lines[-1].split()[0] not in {*words, "over"}:
-            lines.append(self.process.stdout.readline().strip())
-        return lines
-
-
 @pytest.fixture
 def victims():
-    made = Victims()
+    made = Victims(WRITER)
     yield made
-    made.process.stdin.close()
-    made.process.wait(10)
-    made.process.stdout.close()
+    made.close()
 
 
 def commits(store):
@@ -159,6 +140,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 from toys import JOBS
 from fmcore.runs import Runs
 from fmcore.store.store import Store, StoreError
+from tests.faults.victims import Victims
 from jobs.runner import Runner
 
 store, acked, said = Store(sys.argv[1]), 0, []
