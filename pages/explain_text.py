@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from fmcore.data import catalogue
 from fmcore.explain import telling
@@ -50,8 +51,16 @@ class _Choice:
 
 def draw(desk: Any, task: str, version: str) -> None:
     """The text box, and below it everything about the text that was asked last."""
+    choice, place = _ask_card(desk, task, version)
+    try:
+        _answered(desk, task, version, choice)
+    finally:  # last, since the labels to choose from may have come with the answer
+        _target_box(task, place)
+
+
+def _answered(desk: Any, task: str, version: str, choice: _Choice) -> None:
+    """Everything below the card, about the text that was asked last."""
     asked_version = None if (live := desk.registry.champion(task)) and live.version == version else version
-    choice = _ask_card(desk, task, version)
     text = st.session_state.get("explain_asked")
     if text is None:
         words = "Type one, or pick an example above. It stays in this browser session."
@@ -74,8 +83,8 @@ def draw(desk: Any, task: str, version: str) -> None:
 # ---------------------------------------------------------------- asking
 
 
-def _ask_card(desk: Any, task: str, version: str) -> _Choice:
-    """Text, examples, and how it is explained."""
+def _ask_card(desk: Any, task: str, version: str) -> tuple[_Choice, DeltaGenerator]:
+    """Text, examples, and how it is explained; with the place that is kept for the box of targets."""
     with st.container(border=True):
         form = st.form("explain_form", border=False)
         with form, st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
@@ -91,8 +100,8 @@ def _ask_card(desk: Any, task: str, version: str) -> _Choice:
         return _choice(task)
 
 
-def _choice(task: str) -> _Choice:
-    """Method, budget and target, with a sentence on what they cost."""
+def _choice(task: str) -> tuple[_Choice, DeltaGenerator]:
+    """Method, budget and target, with a sentence on what they cost; and the place of the box in which the target is chosen."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         method = st.selectbox(
             "Method", list(METHODS), key="explain_method", format_func=why.METHODS.get, width=210, persist_state="session"
@@ -103,10 +112,21 @@ def _choice(task: str) -> _Choice:
             unit, (USUAL, *budgets), key=f"explain_budget_{method}", format_func=lambda n: f"{n:,}" if n else "as usual", width=210,
             disabled=len(budgets) == 1, persist_state="session",
         )  # fmt: skip
-        options = _targets(task)
-        target = st.selectbox("What is explained", options, key=f"explain_target_{task}", format_func=_target_name, width=240)
+        place = st.container(width=240)
+    options = _targets(task)
+    target = st.session_state.get(f"explain_target_{task}", options[0])
     ui.note(f"{ui.esc(why.METHODS[method])}: {ui.esc(said)}. The text stays in this browser session.")
-    return _Choice(method, int(budget) or None, None if target == OWN or target not in options else target)
+    return _Choice(method, int(budget) or None, None if target == OWN else target), place
+
+
+def _target_box(task: str, place: DeltaGenerator) -> None:
+    """Which score is explained. A run of the page over again for new labels would do too, but the text box then loses what another page
+    put into it: of two runs in one breath Streamlit sends the browser only the second, in which the text is no news any more."""
+    options = _targets(task)
+    if (chosen := st.session_state.get(f"explain_target_{task}", OWN)) not in options:
+        options.append(chosen)  # it was explained just now, though the new text's answer ranks other labels first
+    with place:
+        st.selectbox("What is explained", options, key=f"explain_target_{task}", format_func=_target_name, width=240)
 
 
 def _targets(task: str) -> list[str]:
@@ -185,11 +205,7 @@ def _explained(desk: Any, question: Question) -> Answer | None:
         else:
             st.markdown("The bars come with the answer.")
     if answer is not None:
-        seen = st.session_state.setdefault("explain_seen", {})
-        news = seen.get(question.task) is None or list(seen[question.task].scores)[:TOP] != list(answer.prediction.scores)[:TOP]
-        seen[question.task] = answer.prediction
-        if news:
-            st.rerun()  # the labels that can be chosen as target stand above, and are known only now
+        st.session_state.setdefault("explain_seen", {})[question.task] = answer.prediction
     return answer
 
 

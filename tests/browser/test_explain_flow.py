@@ -96,6 +96,8 @@ def test_why_leads_to_the_explain_page_and_a_disagreement_to_the_queue(desk, qui
     page.get_by_role("radio", name="Review queue").or_(page.get_by_role("button", name="Review queue")).first.click()
     card(page, "To be reviewed").wait_for()
     page.locator("[data-testid=stMain]", has_text="1 open").wait_for()
+    page.get_by_text("<b>bold</b> note").wait_for()  # the list is drawn after its heading
+    settle(page)
     shown = page.locator("[data-testid=stMain]").inner_text()
     assert "<b>bold</b> note" in shown and "<script>" in shown
     is_text_only(page)
