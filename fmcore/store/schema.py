@@ -235,4 +235,21 @@ MIGRATIONS: list[tuple[str, tuple[str, ...]]] = [
                 version VARCHAR NOT NULL, run_id VARCHAR NOT NULL, content VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
         ),
     ),
+    (
+        "013_lab",
+        (
+            # what a study found: kind is labels, ablation, board or adaptation; content its tables and sentences as JSON. The newest row of
+            # (kind, task, dataset) holds, one of a run is there once
+            """CREATE TABLE studies (
+                id VARCHAR NOT NULL, kind VARCHAR NOT NULL, task VARCHAR NOT NULL, dataset VARCHAR NOT NULL, run_id VARCHAR NOT NULL,
+                content VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)""",
+            # how a task is trained where nobody says: the last row of a task holds; choice is {recipe, base, options} as JSON, or {} for
+            # that of tasks.py; study_id names the table that is the reason
+            """CREATE TABLE task_defaults (
+                task VARCHAR NOT NULL, choice VARCHAR NOT NULL, study_id VARCHAR NOT NULL, reason VARCHAR NOT NULL, who VARCHAR NOT NULL,
+                noted_at TIMESTAMP NOT NULL)""",
+            # what a run was made of and cost, as JSON: code, data, device, energy, artefacts, parent; the last row of a run holds
+            "CREATE TABLE run_facts (run_id VARCHAR NOT NULL, facts VARCHAR NOT NULL, noted_at TIMESTAMP NOT NULL)",
+        ),
+    ),
 ]
