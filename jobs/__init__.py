@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs import alerts, deliver, explain, fetch, finetune, fold_in, ingest, maintain, masked_lm, recommend, reinforce, score
+from jobs import alerts, board, deliver, explain, fetch, finetune, fold_in, ingest, maintain, masked_lm, recommend, reinforce, score
 
 JOBS = {
     job.name: job
@@ -13,6 +13,7 @@ JOBS = {
         reinforce.JOB,
         explain.JOB,
         masked_lm.JOB,
+        board.JOB,
         fetch.JOB,
         maintain.JOB,
         ingest.JOB,
