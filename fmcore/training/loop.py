@@ -82,7 +82,8 @@ class Subject:
     lengths has one number a row (for the buckets); collate turns row numbers into CPU tensors; loss is the mean over a
     batch's rows; validate gives the figure to maximise, called in eval mode without gradients, or is None; figure is its name.
     identity names the data and the model, so that a checkpoint of something else is not taken up. halves: the products may be in bfloat16
-    on a processor too (on a GPU they always are).
+    on a processor too (on a GPU they always are). watch gives figures at a step, shown and kept in the history after each epoch; they
+    choose nothing, and without validate the last weights stay.
     """
 
     model: nn.Module
@@ -94,6 +95,7 @@ class Subject:
     identity: str = ""
     figure: str = "val_accuracy"
     halves: bool = False
+    watch: Callable[[int], Mapping[str, float]] | None = None
 
 
 @dataclass
@@ -330,10 +332,14 @@ class _Fit:
 
     def _close_epoch(self) -> None:
         """Validate, keep the weights when they are the best yet, and stop when they have not been for `patience` epochs."""
-        self.at.epoch, self.at.batch = self.at.epoch + 1, 0
+        self.at.epoch, self.at.batch, self.validation_s = self.at.epoch + 1, 0, 0.0
+        if self.subject.watch is not None:
+            seen = dict(self._measured(lambda: self.subject.watch(self.at.step)))
+            self.at.history.append({"epoch": self.at.epoch, "step": self.at.step, **seen})
+            self.report.metric(self.at.step, **seen)
         if self.subject.validate is None:
             return
-        score = self._validate()
+        score = float(self._measured(self.subject.validate))
         self.at.history.append({"epoch": self.at.epoch, "step": self.at.step, self.subject.figure: score})
         if self.at.best is None or score > self.at.best:
             self.at.best, self.at.best_epoch = score, self.at.epoch
@@ -341,7 +347,8 @@ class _Fit:
         self.at.stopped = self.at.epoch - self.at.best_epoch >= self.plan.patience
         self.report.metric(self.at.step, **{self.subject.figure: score})
 
-    def _validate(self) -> float:
+    def _measured(self, ask: Callable[[], Any]) -> Any:
+        """What a measurement of the weights that would be kept now comes to."""
         import torch
 
         began = time.monotonic()
@@ -350,11 +357,11 @@ class _Fit:
         if weights:
             self._put_back(self.average)
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.halves):
-            score = float(self.subject.validate())
+            found = ask()
         if weights:
             self._put_back(weights)
-        self.validation_s = time.monotonic() - began
-        return score
+        self.validation_s += time.monotonic() - began
+        return found
 
     def _trained(self) -> dict[str, Tensor]:
         """The tensors that training changes: trainable parameters and buffers, by name."""
