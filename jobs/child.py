@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fmcore import run_facts
 from fmcore.nouns import Cancelled, Job
 
 ORPHANED = 75
@@ -74,7 +75,9 @@ def main(jobs: Mapping[str, Job], *, argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         spec = json.loads((run_dir / "spec.json").read_text(encoding="utf-8"))
+        before = _tell_what_it_is_made_of(run_dir, report)
         result = jobs[spec["job"]].work(run_dir, report)
+        _tell_what_it_made(run_dir, report, before)
         _write_result(run_dir, result or {})
         return 0
     except Cancelled:
@@ -85,6 +88,25 @@ def main(jobs: Mapping[str, Job], *, argv: list[str] | None = None) -> int:
     except BaseException as error:  # noqa: BLE001  whatever ended the job is told to the server, which stores it
         report.send("error", memory=False, last=_last_line(error), trace=traceback.format_exc(limit=-12)[-8000:])
         return FAILED
+
+
+def _tell_what_it_is_made_of(run_dir: Path, report: PipeReport) -> Mapping[str, Any]:
+    """Code, libraries, machine and the frozen data of this run; returns the data's facts. A fault costs facts, not the run."""
+    try:
+        report.send("facts", facts=run_facts.of_process())
+        data = run_facts.frozen(run_dir)
+        report.send("facts", facts={"data": data})
+        return data
+    except Exception:  # noqa: BLE001  whatever it is, it stands in the run's log
+        traceback.print_exc()
+        return {}
+
+
+def _tell_what_it_made(run_dir: Path, report: PipeReport, before: Mapping[str, Any]) -> None:
+    try:
+        report.send("facts", facts={"artefacts": run_facts.artefacts(run_dir, before=before), "peak_rss_mb": run_facts.peak_rss_mb()})
+    except Exception:  # noqa: BLE001  the same
+        traceback.print_exc()
 
 
 def _end_with_the_parent() -> None:

@@ -87,14 +87,18 @@ class Runner:
 
     def execute(self, run: Run) -> Run:
         """Do a run that is running in the store's eyes, to its end; returns it as stored."""
+        watch = None
         try:
             job = self._runs.job(run.job)
             watch = Watch(self._runs, run, job, stopping=self._stopping)
+            watch.record.begins()
             state, error, result = (self._light if job.kind == "light" else self._heavy)(run, job, watch)
             watch.flush()
         except Exception as fault:  # a fault of our own must end the run in words too
             log.exception("run %s", run.id)
             state, error, result = "crashed", f"The desk could not run it: {_told(fault)}", {}
+        if watch is not None:
+            watch.record.ends(result)
         self._finish(run, state, error, result)
         return self._runs.get(run.id)
 
@@ -219,6 +223,7 @@ class Runner:
         """Start the child, store what it says, stop it when it must end, and leave no process behind."""
         process = self._place.start(run_dir)
         try:
+            watch.record.watch(process.pid)
             self._runs.started(run.id, pid=process.pid, pid_created_at=_created_at(process.pid))
             return self._listen(process, run_dir, watch)
         finally:
@@ -312,6 +317,8 @@ def _take(line: bytes, watch: Watch, ended: Ended, run_log: CappedLog) -> None:
                 run_log.take(f"[desk] {name[:60]} is not a finite number at step {said['step']}\n".encode("utf-8", "replace"))
         elif kind == "device":
             watch.device(said["name"])
+        elif kind == "facts":
+            watch.record.told(dict(said["facts"]))
         elif kind == "error":
             ended.error = said
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -16,6 +16,7 @@ from fmcore import clock
 from fmcore.nouns import Cancelled, FMError, Job, Run, RunState
 from fmcore.runs import Runs
 from fmcore.text import clean
+from jobs.record import Record
 
 log = logging.getLogger("fm.jobs")
 
@@ -38,6 +39,7 @@ class Watch:
         self._kept: dict[str, int] = {}
         self.must_end: RunState | None = None
         self.why = ""
+        self.record = Record(runs, run)
 
     # --- what the job says
 

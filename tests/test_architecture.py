@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     ("config", "clock", "nouns", "text", "log"),
     ("store", "data", "evaluation"),
-    ("models", "runs", "schedules", "tasks"),
+    ("models", "runs", "schedules", "tasks", "energy", "run_facts", "comparing_runs", "mirrors"),
     ("training", "serving"),
     ("explain",),
     ("sentiment", "recommend", "lab"),

@@ -47,9 +47,11 @@ def prune(store: Store, keep_days: Mapping[str, float]) -> dict[str, int]:
 
 
 def forget_runs(store: Store, jobs: Collection[str], *, before: dt.datetime) -> int:
-    """Delete the runs of these jobs that went well and ended before a moment; returns how many. A job's newest run stays."""
+    """Delete the runs of these jobs that went well and ended before a moment, and their facts; returns how many. A job's newest stays."""
     marks = ", ".join("?" * len(jobs)) or "''"
     sql = f"""DELETE FROM runs WHERE job IN ({marks}) AND state = 'succeeded' AND finished_at < ?
               AND id NOT IN (SELECT arg_max(id, requested_at) FROM runs GROUP BY job)"""
     with store.write() as tx:
-        return tx.execute(sql, [*jobs, clock.to_store(before)])[0][0]
+        gone = tx.execute(sql, [*jobs, clock.to_store(before)])[0][0]
+        tx.execute("DELETE FROM run_facts WHERE run_id NOT IN (SELECT id FROM runs)")
+        return gone
