@@ -32,6 +32,7 @@ PAGES = {
     ),
     "Work": (
         ("training.py", "Training", "model_training", "Start a run, watch it live, look at what came of each."),
+        ("lab.py", "Lab", "science", "Why pretraining pays and what it costs: methods explained, masked words, pretraining watched."),
         ("models.py", "Models", "deployed_code", "Versions with their measured quality; promote or roll back."),
         ("data.py", "Data", "database", "Data sets with licence and state; fetch, look inside, bring your own."),
     ),
