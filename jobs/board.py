@@ -54,7 +54,7 @@ def prepare(store: Store, params: Params, run_dir: Path) -> None:
         "variants": [
             {
                 "version": v.version, "recipe": v.recipe, "title": TITLES.get(v.recipe, v.recipe), "folder": str(registry.verified(v)),
-                "serving": champion is not None and v.version == champion.version,
+                "form": str(v.metrics.get("form") or ""), "serving": champion is not None and v.version == champion.version,
             }
             for v in _comparable(registry, reference)
         ],

@@ -7,12 +7,14 @@ speed is measured, all rows taking turns. Owns the content of a study of kind "b
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,8 @@ CUTS = ("length", "label", "domain", "annotators")
 MOST_LABELS = 12
 """Labels beyond which a row a label says nothing any more."""
 LEAST_ROWS = 10
+AT_ONCE = 64
+"""Texts that PyTorch reads at once: 16 is no faster on two cores."""
 NOT_SERVED = (TUNED_WEIGHTS, "heldout.safetensors", "heldout.parquet", "metrics.json", "MANIFEST.json")
 """What lies in a version's folder and serving never opens."""
 
@@ -47,12 +51,13 @@ class NothingToCompare(FMError):
 
 @dataclass(frozen=True)
 class Variant:
-    """A version on the board. folder: verified. title: its recipe in words; serving: whether it is the champion."""
+    """A version on the board. folder: verified. title: its recipe in words; form: of its weights; serving: it is the champion."""
 
     version: str
     recipe: str
     title: str
     folder: Path
+    form: str = ""
     serving: bool = False
 
 
@@ -72,7 +77,6 @@ class _Row:
     """One row while it is measured: answers by text_hash with "label" and "predicted", and a model to time."""
 
     variant: Variant
-    form: str
     answers: pd.DataFrame
     model: Classifier
     mb: float
@@ -123,8 +127,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 def _loaded(variant: Variant, *, threads: int) -> _Row:
     model = Classifier.load(variant.folder, version=variant.version, threads=threads)
-    form = str(model.info.get("form") or variant.recipe)
-    return _Row(variant, form, read_heldout(variant.folder), model, served_mb(variant.folder), [], np.zeros(0))
+    return _Row(variant, read_heldout(variant.folder), model, served_mb(variant.folder), [], np.zeros(0))
 
 
 def served_mb(folder: Path) -> float:
@@ -147,8 +150,9 @@ def _pytorch(
     except EncoderError as error:
         return None, [f"PyTorch is not on the board: {error.message} Speed and loss are told against {root.variant.version} as served."]
     torch.set_num_threads(timing.threads)
+    batched = SimpleNamespace(encode=functools.partial(encoder.encode, batch=AT_ONCE))
     embedded = finish.embedded(
-        encoder, data, cache=None, said=lambda done, message: report.progress(0.02 + 0.55 * done, f"PyTorch fp32: {message}")
+        batched, data, cache=None, said=lambda done, message: report.progress(0.02 + 0.55 * done, f"PyTorch fp32: {message}")
     )
     asked, tuned = task_of(task), (root.variant.folder / TUNED_WEIGHTS).is_file()
     options = FitOptions(
@@ -160,9 +164,9 @@ def _pytorch(
     answers = model.heldout_table
     model = model.with_embedder(encoder.embed, version=REFERENCE)
     weights = sum(p.numel() * p.element_size() for p in encoder.model.parameters()) / 1e6
-    variant = dataclasses.replace(root.variant, version=REFERENCE, recipe="pytorch", title="PyTorch fp32", serving=False)
+    variant = dataclasses.replace(root.variant, version=REFERENCE, recipe="pytorch", title="PyTorch", form="fp32", serving=False)
     said = f"The yardstick is the encoder of {root.variant.version} in PyTorch fp32, with a head fitted on its own embeddings."
-    return _Row(variant, "fp32", answers, model, weights, [], np.zeros(0)), [said]
+    return _Row(variant, answers, model, weights, [], np.zeros(0)), [said]
 
 
 # --- speed
@@ -210,7 +214,7 @@ def _told(rows: Sequence[_Row], yardstick: _Row, data: LabelledData, *, resample
         lost = metrics.paired_difference(mine, right[id(yardstick)], resamples=resamples, seed=seed)
         speed = 1 / min(row.times_s)
         told.append({
-            "version": row.variant.version, "variant": row.variant.recipe, "title": row.variant.title, "form": row.form,
+            "version": row.variant.version, "variant": row.variant.recipe, "title": row.variant.title, "form": row.variant.form,
             "serving": row.variant.serving, "accuracy": _r(accuracy.value, 5), "low": _r(accuracy.low, 5), "high": _r(accuracy.high, 5),
             "macro_f1": _r(metrics.macro_f1(list(frame["label"]), list(frame["predicted"]), resamples=2, seed=seed).value, 5),
             "lost_points": _r(100 * lost.value, 3), "lost_low": _r(100 * lost.low, 3), "lost_high": _r(100 * lost.high, 3),

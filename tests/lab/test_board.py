@@ -14,8 +14,10 @@ from fmcore.models.gate import read_heldout
 from fmcore.models.manifest import write_manifest
 from fmcore.models.registry import UnknownModel
 from fmcore.nouns import Cancelled
+from fmcore.training import linear
 from jobs import board as job
 from tests.pages import tiny_model
+from tests.tiny_encoder import save_tiny_encoder, tiny_data
 
 FEW = board.Timing(n_texts=16, n_single=8, rounds=2)
 
@@ -68,7 +70,7 @@ def adopt(desk, tmp_path, name, *, wrong=0, **options):
 
 
 def on_board(desk, versions, *, serving):
-    return [board.Variant(v.version, v.recipe, v.version, desk.registry.verified(v), v.version == serving) for v in versions]
+    return [board.Variant(v.version, v.recipe, v.version, desk.registry.verified(v), serving=v.version == serving) for v in versions]
 
 
 def test_a_board_tells_loss_speed_size_and_slices_of_each_version(desk, tmp_path):
@@ -131,6 +133,20 @@ def test_no_version_and_an_unknown_reference_are_refused(desk, tmp_path):
     good = adopt(desk, tmp_path, "good")
     with pytest.raises(board.NothingToCompare):
         board.measure(on_board(desk, [good], serving=""), catalogue.load("demo"), task="intent", reference="x", report=Quiet())
+
+
+@pytest.mark.slow
+def test_pytorch_stands_on_the_board_with_a_head_of_its_own(tmp_path):
+    data, base, folder = tiny_data(n_train=40), save_tiny_encoder(tmp_path / "base"), tmp_path / "model"
+    plan = linear.LinearParams(base=base, random_features=64, resamples=50, max_tokens=32, fast=True)
+    linear.train(data, plan, folder, Quiet())
+    variant = board.Variant("v1", "linear", "Frozen", folder, form="fp32", serving=True)
+    found = board.measure([variant], data, task="intent", reference="v1", report=Quiet(), timing=FEW, resamples=50)
+    first, second = found["rows"]
+    assert (first["version"], second["version"]) == (board.REFERENCE, "v1") and found["reference"] == first
+    assert first["speedup"] == 1.0 and first["lost_points"] == 0.0 and first["mb"] > 0
+    assert abs(second["lost_points"]) <= 15 and first["accuracy"] > 0.5, "the same encoder, a head fitted on the same rows"
+    assert found["choice"] in ("v1", "")
 
 
 # ---------------------------------------------------------------- the job
