@@ -7,7 +7,7 @@ guides the tuning: what is served is fitted afterwards on the tuned encoder's se
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,10 +19,10 @@ from fmcore.config import settings
 from fmcore.data.catalogue import OOS, LabelledData
 from fmcore.models.encoder import EmbeddingCache, Encoder, batches_by_length, load_encoder
 from fmcore.models.fitting import FitOptions
-from fmcore.models.heads import LOGISTIC_C, fit_logistic
+from fmcore.models.heads import LOGISTIC_C, Head, fit_logistic
 from fmcore.models.novelty import IN_SCOPE_SHARE
 from fmcore.nouns import FMError, Report
-from fmcore.training import devices, loop
+from fmcore.training import augment, devices, loop
 from fmcore.training.finish import Finish, finish, label_name
 from fmcore.training.linear import NAME_WEIGHT, few_shot
 
@@ -37,6 +37,7 @@ HEAD_RATE = 10.0
 FORWARD_BATCH = 64
 TUNED_C = (1.0, LOGISTIC_C)
 """Tried for the served head: a tuned encoder has learnt these very rows, which then lie cleaner apart than new ones will."""
+NOTHING_MORE = augment.Added()
 CERTAINTY = {"50": 0.6, "66": 0.72, "75": 0.87, "all": 0.98}
 """How probable a row's own label is to the loss, by its annotators' agreement: about the share of them that gave it."""
 ENCODER_REFIT = (
@@ -55,6 +56,10 @@ class Tuning:
 
     consistency, above 0: each row goes through twice, under different dropout, and the two answers are pulled together with that
     weight (R-Drop, Wu et al. 2021). Twice the time; it pays where rows are few and labels doubtful.
+    dropout: of the head and of every layer; DROPOUT leaves the layers as the base model has them. label_smoothing: that share of what the
+    loss aims at goes to all labels alike (Szegedy et al. 2016). augmentation: names of augment.AUGMENTATIONS; a new text a row and name,
+    where its label is kept. patience: epochs without a better validation that end the training; 0 never stops and keeps the last weights;
+    None is the loop's own where all rows are learnt from, and never where there are few, which have no labels to spare.
     """
 
     recipe: Literal["full", "lora"] = "full"
@@ -74,16 +79,29 @@ class Tuning:
     lexical: bool = False
     in_scope_share: float = IN_SCOPE_SHARE
     consistency: float = 0.0
+    weight_decay: float = loop.Plan.weight_decay
+    dropout: float = DROPOUT
+    label_smoothing: float = 0.0
+    augmentation: tuple[str, ...] = ()
+    patience: int | None = None
+
+    @property
+    def validates(self) -> bool:
+        """Whether the validation rows choose the epoch."""
+        return not self.shots if self.patience is None else self.patience > 0
 
     def identity(self) -> str:
         """What decides the resulting weights beside the data, the base model and the loop's settings."""
-        return f"{self.recipe} {self.shots} {self.max_tokens} {self.consistency}"
+        plain = f"{self.recipe} {self.shots} {self.max_tokens} {self.consistency}"
+        further = {"dropout": self.dropout, "label_smoothing": self.label_smoothing, "patience": self.patience}
+        usual = {"dropout": DROPOUT, "label_smoothing": 0.0, "patience": None}
+        return " ".join([plain, *(f"{name}={value}" for name, value in further.items() if value != usual[name])])
 
     def plan(self) -> loop.Plan:
         """The loop's settings for this run."""
         return loop.Plan(
             epochs=self.epochs, batch=self.batch, learning_rate=self.learning_rate, head_learning_rate=HEAD_RATE * self.learning_rate,
-            layer_decay=self.layer_decay, seed=self.seed,
+            layer_decay=self.layer_decay, seed=self.seed, weight_decay=self.weight_decay, patience=self.patience or loop.Plan.patience,
         )  # fmt: skip
 
 
@@ -98,7 +116,8 @@ def train(data: LabelledData, params: Tuning, out: Path, report: Report, *, chec
     report.progress(0.0, f"Loading {params.base}")
     encoder = load_encoder(params.base, max_tokens=params.max_tokens, device=params.device)
     learnt = few_shot(data, shots=params.shots, seed=params.seed) if params.shots else data
-    encoder, outcome, frozen = tune(encoder, learnt, params, report=report, checkpoint=checkpoint, span=(0.02, 0.85))
+    extra = augmented(encoder, learnt, params, report=report)
+    encoder, outcome, frozen = tune(encoder, learnt, params, extra=extra, report=report, checkpoint=checkpoint, span=(0.02, 0.85))
     options = FitOptions(
         head="logistic" if params.shots else "auto",
         random_features=params.random_features,
@@ -115,14 +134,16 @@ def train(data: LabelledData, params: Tuning, out: Path, report: Report, *, chec
         options=options,
         threads=params.threads,
         label_name_weight=NAME_WEIGHT if params.shots else 0,
-        facts={"shots": params.shots, "encoder_refit": ENCODER_REFIT, "training": training_facts(outcome, frozen)},
+        facts={"shots": params.shots, "encoder_refit": ENCODER_REFIT, "training": training_facts(outcome, frozen, extra)},
     )
     return finish(encoder, learnt, out, plan=plan, report=report, span=(0.85, 1.0))
 
 
-def training_facts(outcome: loop.Outcome, baseline: float) -> dict[str, Any]:
-    """The training's own figures for metrics.json."""
+def training_facts(outcome: loop.Outcome, baseline: float, extra: augment.Added) -> dict[str, Any]:
+    """The training's own figures for metrics.json; augmentations only where there are any."""
+    told = {"augmentations": [asdict(each) for each in extra.told], "n_augmented": len(extra.texts)} if extra.told else {}
     return {
+        **told,
         "device": outcome.device, "epochs": outcome.epochs, "best_epoch": outcome.best_epoch, "steps": outcome.steps,
         "examples_per_s": round(outcome.examples_per_s, 1), "elapsed_s": round(outcome.elapsed_s, 1), "resumed": outcome.resumed,
         "stopped_early": outcome.stopped_early, "micro_batch": outcome.micro_batch,
@@ -139,16 +160,32 @@ def rows_of(data: LabelledData, *, with_names: bool) -> pd.DataFrame:
     return pd.concat([data.train, names], ignore_index=True)
 
 
+def augmented(encoder: Encoder, data: LabelledData, params: Tuning, *, report: Report) -> augment.Added:
+    """The texts that the augmentations of `params` add to the training rows, judged by heads on the frozen encoder that never learnt from
+    the row in question. Raises UnknownAugmentation."""
+    texts = data.train["text"].tolist()
+    if not params.augmentation:
+        return augment.Added()
+    report.progress(0.01, "Writing training texts in other words")
+    vectors = frozen_embeddings(encoder, texts, report=report, at=0.01)
+    judge = augment.folds_judge(texts, data.train["label"].tolist(), vectors, lambda new: encoder.encode(new, batch=FORWARD_BATCH))
+    return augment.added(params.augmentation, texts, data.train["label"].tolist(), judge, seed=params.seed)
+
+
 def tune(
     encoder: Encoder,
     data: LabelledData,
     params: Tuning,
     *,
+    extra: augment.Added = NOTHING_MORE,
     report: Report,
     checkpoint: Path | None = None,
     span: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[Encoder, loop.Outcome, float]:
-    """(the tuned encoder, what the loop says, the validation accuracy of the head on frozen embeddings before it)."""
+    """(the tuned encoder, what the loop says, the validation accuracy of the head on frozen embeddings before it).
+
+    extra: texts to learn from beside the training rows, each with the label of its row.
+    """
     import torch
     from torch import nn
 
@@ -159,18 +196,17 @@ def tune(
     inside = data.validation[(data.validation["label"] != OOS) & data.validation["label"].isin(labels)]
     truth = inside["label"].map(order).to_numpy(dtype=np.int64)
     targets = targets_of(rows["text"].tolist(), classes, data.tiers)
-    tokens, held = encoder.tokenize(rows["text"].tolist())[0], encoder.tokenize(inside["text"].tolist())[0]
+    targets = np.concatenate([targets, targets[list(extra.rows)]])
+    tokens, held = (encoder.tokenize(texts)[0] for texts in ([*rows["text"], *extra.texts], inside["text"].tolist()))
 
     first, held_first = (frozen_embeddings(encoder, frame["text"].tolist(), report=report, at=span[0]) for frame in (rows, inside))
     warm = fit_logistic(first, classes, n_classes=len(labels))
     baseline = float((warm.scores(held_first).argmax(1) == truth).mean())
     devices.seed_everything(params.seed)  # adapters start from random weights
+    set_dropout(encoder.model, params.dropout)
     network, layers, merge = prepare_network(encoder, params.recipe)
-    head = nn.Linear(encoder.dim, len(labels))
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(warm.arrays["linear"].T.copy()))
-        head.bias.copy_(torch.from_numpy(warm.arrays["bias"].copy()))
-    model = nn.ModuleDict({"encoder": network, "dropout": nn.Dropout(DROPOUT), "head": head})
+    head = warm_head(warm)
+    model = nn.ModuleDict({"encoder": network, "dropout": nn.Dropout(params.dropout), "head": head})
     device = torch.device(encoder.device)
     model.to(device)
     tuned = Encoder(encoder.name, encoder.sha256, network, encoder.tokenizer, encoder.max_tokens, encoder.device)
@@ -190,27 +226,51 @@ def tune(
         loop.layerwise_groups(layers, head, params.plan()),
         [len(t["input_ids"]) for t in tokens],
         lambda group: padded([tokens[i] for i in group], pad=encoder.tokenizer.pad_token_id, classes=targets[group]),
-        lambda batch: loss_of(logits, batch, consistency=params.consistency),
-        None if params.shots else accuracy,  # with few labels there are no spare ones to stop early by
-        identity=f"{encoder.sha256} {data.split_hash} {targets.ndim} {params.identity()}",
+        lambda batch: loss_of(logits, batch, consistency=params.consistency, smoothing=params.label_smoothing),
+        accuracy if params.validates else None,
+        identity=f"{encoder.sha256} {data.split_hash} {targets.ndim} {params.identity()}{extra.identity()}",
     )
     outcome = loop.fit(subject, params.plan(), report=report, checkpoint=checkpoint, device=device, span=span)
     tuned.model = merge().eval()
     return tuned, outcome, baseline
 
 
-def loss_of(logits: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor], *, consistency: float) -> Tensor:
-    """Cross-entropy; with consistency, the mean over two passes and that much of the divergence between their answers."""
+def warm_head(fitted: Head) -> nn.Linear:
+    """A layer with the weights of a fitted logistic head."""
+    import torch
+    from torch import nn
+
+    layer = nn.Linear(*fitted.arrays["linear"].shape)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(fitted.arrays["linear"].T.copy()))
+        layer.bias.copy_(torch.from_numpy(fitted.arrays["bias"].copy()))
+    return layer
+
+
+def set_dropout(model: nn.Module, share: float) -> None:
+    """Every dropout of a network at that share; DROPOUT leaves each as the base model has it."""
+    from torch import nn
+
+    for part in model.modules() if share != DROPOUT else ():
+        if isinstance(part, nn.Dropout):
+            part.p = share
+
+
+def loss_of(
+    logits: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor], *, consistency: float, smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy; with consistency, the mean over two passes and that much of the divergence between their answers. smoothing: the
+    share of each row's aim that goes to all labels alike."""
     from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
     first = logits(batch)
-    loss = cross_entropy(first, batch["classes"])
+    loss = cross_entropy(first, batch["classes"], label_smoothing=smoothing)
     if not consistency:
         return loss
     second = logits(batch)
     one, two = log_softmax(first, dim=1), log_softmax(second, dim=1)
     apart = kl_div(one, two, reduction="batchmean", log_target=True) + kl_div(two, one, reduction="batchmean", log_target=True)
-    return (loss + cross_entropy(second, batch["classes"])) / 2 + consistency * apart / 2
+    return (loss + cross_entropy(second, batch["classes"], label_smoothing=smoothing)) / 2 + consistency * apart / 2
 
 
 def targets_of(texts: list[str], classes: np.ndarray, tiers: Mapping[str, str]) -> np.ndarray:
