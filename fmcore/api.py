@@ -21,7 +21,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from fmcore import api_explain, api_news, api_recommend, clock, config, runtime
+from fmcore import api_explain, api_news, api_recommend, api_runs, clock, config, runtime
+from fmcore.comparing_runs import BadComparison
 from fmcore.data import catalogue, sources
 from fmcore.explain import asking, reviews
 from fmcore.explain.attributions import NotExplained
@@ -71,7 +72,7 @@ STATUS = (
     (
         (
             BadParams, assess.WrongLabels, *alerts.BAD, *backtest.BAD, channels.BadChannel, sources.SourceError, asking.BadQuestion,
-            NotExplained, reviews.BadReview, recommending.BadAsk,
+            NotExplained, reviews.BadReview, recommending.BadAsk, BadComparison,
         ),
         422,
     ),
@@ -141,6 +142,7 @@ api.add_middleware(access.Gatekeeper, token=_token, hosts=_hosts)
 api.include_router(api_news.router)
 api.include_router(api_explain.router)
 api.include_router(api_recommend.router)
+api.include_router(api_runs.router)
 api.mount("/docs/assets", StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)), name="docs assets")
 
 

@@ -24,7 +24,8 @@ from typing import Any
 
 import fmcore
 from fmcore import clock, config
-from fmcore.nouns import FMError, Run
+from fmcore.nouns import Run
+from fmcore.runs import UnknownRun
 from fmcore.store.store import Store, to_json
 from fmcore.text import clean, is_name
 
@@ -38,10 +39,8 @@ NOT_MADE = ("spec.json", "result.json", "result.json.part", "log.txt", "log.1.tx
 HASH_KEYS = ("split_hash", "corpus_hash", "data_hash")
 MAX_FILES, MAX_HASHED_BYTES, MAX_JSON_BYTES = 120, 2_000_000_000, 16_000_000
 MANIFEST = "MANIFEST.json"
-
-
-class NoFacts(FMError):
-    """There is no such run to know anything of."""
+MADE_FROM = "made from"
+"""How a compressed version's run names its teacher."""
 
 
 @dataclass(frozen=True)
@@ -114,16 +113,16 @@ def note(store: Store, run_id: str, facts: Mapping[str, Any]) -> None:
 
 
 def of(store: Store, run_id: str) -> RunFacts:
-    """All that is known of a run, from stored rows only. Raises NoFacts for a run that is not there."""
+    """All that is known of a run, from stored rows only. Raises UnknownRun."""
     rows = store.rows("SELECT * FROM runs WHERE id = ?", clean(run_id, limit=200)[0])
     if not rows:
-        raise NoFacts(f"There is no run {clean(run_id, limit=80)[0]!r}.", "See the history on the Training page.")
+        raise UnknownRun(f"There is no run {clean(run_id, limit=80)[0]!r}.", "See the history on the Training page.")
     return _facts(rows[0], _noted(store, rows[0]["id"]))
 
 
 def if_known(store: Store, run_id: str | None) -> RunFacts | None:
     """The same, or None for no run or one that is not there any more."""
-    with contextlib.suppress(NoFacts):
+    with contextlib.suppress(UnknownRun):
         return of(store, run_id) if run_id else None
     return None
 
@@ -298,14 +297,16 @@ def parents(run: Run, result: Mapping[str, Any], frozen_settings: Mapping[str, A
     found = []
     if run.retry_of:
         found.append({"id": run.retry_of, "how": {"resume": "resumed from"}.get(run.trigger, "tried again after")})
-    said = {**run.params, **_inner(frozen_settings, "params"), **{k: v for k, v in frozen_settings.items() if k != "params"}, **result}
+    said: dict[str, Any] = {}
+    for part in (run.params, _inner(frozen_settings, "params"), frozen_settings, result):  # what came later is closer to what was done
+        said |= {name: value for name, value in part.items() if value not in (None, "")}
     task = said.get("task")
     if is_one(said.get("dataset")):
         found.append({"id": f"data:{said['dataset']}", "how": "learnt from"})
     if is_one(said.get("base")):
         name = said["base"].removeprefix("base:")
         found.append({"id": f"base:{name}", "how": "started from"})
-    for key, how in (("teacher", "made from"), ("compared_with", "compared with")):
+    for key, how in (("teacher", MADE_FROM), ("compared_with", "compared with")):
         named = said.get(key) or _inner(result, "verdict").get(key)
         if is_one(named) and is_one(task):
             found.append({"id": named if "@" in named else f"{task}@{named}", "how": how})

@@ -1,4 +1,4 @@
-"""`python -m jobs list | run NAME | recover`: the jobs from a terminal.
+"""`python -m jobs list | run NAME | compare RUN RUN | lineage RUN | recover`: the jobs and their runs from a terminal.
 
 Uses the store directly when no server holds it, and the running server's API when one does. Standard output carries
 one JSON object (or the table of `list`), everything else goes to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage.
@@ -21,9 +21,9 @@ import httpx
 import typer
 from tqdm import tqdm
 
-from fmcore import clock, config
+from fmcore import clock, comparing_runs, config
 from fmcore.nouns import FMError, Run
-from fmcore.runs import BadParams, NotPossible, Runs, UnknownJob
+from fmcore.runs import BadParams, NotPossible, Runs, UnknownJob, UnknownRun
 from fmcore.store import backup
 from fmcore.store.store import Store, StoreLocked
 from jobs import JOBS
@@ -86,6 +86,42 @@ def run(
         if ended["state"] != "succeeded":
             first = (ended.get("error") or "").strip().splitlines()[:1]
             _leave(FAILED, f"Run {ended['id']} of {name}: {ended['state']}. {first[0] if first else ''}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="Runs, by their ids.")],
+    baseline: Annotated[str, typer.Option(metavar="RUN", help="Held against; left out: the pinned run, else the first.")] = "",
+    pin: Annotated[bool, typer.Option("--pin", help="Keep that baseline for later comparisons of this job and task.")] = False,
+) -> None:
+    """Runs side by side: what differs, each figure's distance to the baseline, curves by step. One JSON object."""
+
+    def here(store: Store) -> dict[str, Any]:
+        compared = comparing_runs.compare(store, runs, baseline=baseline or None)
+        if pin:
+            comparing_runs.pin(store, compared.baseline, by="terminal")
+        return comparing_runs.as_json(compared)
+
+    def there(server: httpx.Client) -> dict[str, Any]:
+        asked = httpx.QueryParams([*(("run", run) for run in runs), ("baseline", baseline)])
+        compared = _ask(server, "GET", f"/api/compare?{asked}")
+        if pin:
+            _ask(server, "POST", f"/api/runs/{compared['baseline']}/pin")
+        return compared
+
+    with _in_words():
+        print(json.dumps(_look(here, there), default=str))
+
+
+@app.command()
+def lineage(of: Annotated[str, typer.Argument(metavar="VERSION|RUN", help="A version, task@version, a task, or a run's id.")]) -> None:
+    """Where a model comes from and what was made from it, from data set to versions. One JSON object."""
+    with _in_words():
+        asked = httpx.QueryParams({"of": of})
+        tree = _look(
+            lambda store: dataclasses.asdict(comparing_runs.lineage(store, of)), lambda server: _ask(server, "GET", f"/api/lineage?{asked}")
+        )
+        print(json.dumps(tree, default=str))
 
 
 @app.command()
@@ -234,6 +270,17 @@ def _overview() -> list[dict[str, Any]]:
         return [_row(name, next((_as_json(r) for r in runs.history(job=name, limit=1)), None)) for name in JOBS]
 
 
+def _look(here: Callable[[Store], Any], there: Callable[[httpx.Client], Any]) -> Any:
+    """Ask the store when it is free, else the running server."""
+    try:
+        store = Store(config.settings().home, wait_s=0.5)
+    except StoreLocked as locked:
+        with _server(locked) as server:
+            return there(server)
+    with contextlib.closing(store):
+        return here(store)
+
+
 def _runs_there(server: httpx.Client, name: str) -> list[dict[str, Any]]:
     return _ask(server, "GET", f"/api/runs?job={name}&limit=1")["runs"]
 
@@ -265,7 +312,7 @@ def _in_words() -> Iterator[None]:
     """Our own errors as one line and an exit code."""
     try:
         yield
-    except (WrongUsage, BadParams, UnknownJob) as error:
+    except (WrongUsage, BadParams, UnknownJob, UnknownRun, comparing_runs.BadComparison) as error:
         _leave(WRONG_USAGE, str(error))
     except FMError as error:
         _leave(FAILED, str(error))

@@ -15,7 +15,7 @@ FLOORS = [
     ("explain",),
     ("sentiment", "recommend", "lab"),
     ("runtime",),
-    ("api_news", "api_explain", "api_recommend", "api", "__main__"),
+    ("api_news", "api_explain", "api_recommend", "api_runs", "api", "__main__"),
 ]
 PRODUCT = sorted([*ROOT.glob("fmcore/**/*.py"), *ROOT.glob("jobs/**/*.py"), *ROOT.glob("pages/**/*.py"), ROOT / "app.py"])
 LAZY = {"torch", "transformers", "sklearn", "onnxruntime", "shap", "peft", "onnx", "huggingface_hub", "feedparser", "selectolax", "courlan", "py3langid", "datasketch", "vaderSentiment", "apprise", "scipy", "jieba", "implicit", "gymnasium", "stable_baselines3", "tensorboard", "mlflow", "wandb", "model2vec", "sentence_transformers"}
