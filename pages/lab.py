@@ -13,9 +13,10 @@ from fmcore import runtime
 from pages import ui
 
 VIEWS = {
-    "Learn": ("lab_methods", "What each method does, its loss, what it costs and when it fails"),
-}
-"""View -> (the module of pages/ that draws it: draw(desk), one line on it). A new view is a line here."""
+    "Learn": "lab_methods", "Fill the mask": "lab_playground", "Pretraining": "lab_pretraining", "Few labels": "lab_labels",
+    "What helps": "lab_ablation", "Efficiency": "lab_board",
+}  # fmt: skip
+"""View -> the module of pages/ that draws it: draw(desk). A new view is an entry here."""
 
 
 def page() -> None:
@@ -24,15 +25,12 @@ def page() -> None:
     if desk is None:
         ui.no_server()
         return
-    place = st.container()
-    view = st.segmented_control(
-        "View", list(VIEWS), key="lab_view", default=next(iter(VIEWS)), required=True, bind="query-params", label_visibility="collapsed"
-    )
-    module, words = VIEWS.get(view, next(iter(VIEWS.values())))
-    with place:
-        ui.header("Lab", words)
+    with ui.header("Lab", "Watch a model learn, then make it small and fast"):
+        view = st.segmented_control(
+            "View", list(VIEWS), key="lab_view", default=next(iter(VIEWS)), required=True, bind="query-params", label_visibility="collapsed"
+        )
     with ui.guarded():
-        importlib.import_module(f"pages.{module}").draw(desk)
+        importlib.import_module(f"pages.{VIEWS.get(view, 'lab_methods')}").draw(desk)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,7 @@ def draw(desk: Any) -> None:
     lesson = _chosen()
     if lesson is None:
         return
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.header(lesson.title, anchor=False, width="content")
-        st.markdown(ui.chip(lesson.group), width="content")
+    st.header(lesson.title, anchor=False)
     st.markdown(lesson.sentence)
     told, toy = ui.split(1, 1)
     with told:
@@ -37,7 +35,7 @@ def draw(desk: Any) -> None:
         ui.note(lesson.symbols)
     with toy, ui.guarded():
         lab_toys.draw(lesson)
-    with st.grid(3, min_column_width=230, gap="small", border=True) as grid:
+    with st.grid(3, min_column_width=290, gap="small", border=True) as grid:
         for title, words in (("What it is for", lesson.purpose), ("What it costs", lesson.costs), ("When it fails", lesson.fails)):
             with grid.cell():
                 st.markdown(f"**{title}**")

@@ -35,23 +35,31 @@ CURVES = {
     "val_accuracy": ("Validation accuracy", "share of held-back messages right, %", ".1f", 100),
     "val_ndcg": ("Validation NDCG@10", "what people met next, among all items", ".3f", 1),
     "accuracy": ("Accuracy", "share of messages right, %", ".1f", 100),
+    "masked_accuracy": ("Masked accuracy", "share of hidden words right in held-back text, %", ".1f", 100),
+    "probe_accuracy": ("Probe accuracy", "sentiment, by a head on the frozen checkpoint, %", ".1f", 100),
     **{f"return_{a.name}": (a.title, "likes a visit, one seed after another", ".2f", 1) for a in AGENTS.values() if a.learns},
     "examples_per_s": ("Speed", "examples a second", ".0f", 1),
+    "tokens_per_s": ("Speed", "tokens a second", ",.0f", 1),
     "rss_mb": ("Memory", "resident memory of the run, MB", ".0f", 1),
     "gpu_mb": ("GPU memory", "allocated on the GPU, MB", ".0f", 1),
+    "unigram_accuracy": ("Unigram baseline", "share of hidden words right by always saying the most frequent one, %", ".1f", 100),
     "lr": ("Learning rate", "of the first layer group", ".2e", 1),
 }
 """metric name -> (panel title, unit in words, number format, factor); an unknown metric gets a panel under its own name."""
 
 RETURNS = tuple(name for name in CURVES if name.startswith("return_"))
 """Curves of agents that learn by trying."""
-MAIN = ("loss", "val_loss", "val_accuracy", "val_ndcg", "accuracy", *RETURNS, "examples_per_s")
+MAIN = (
+    "loss", "val_loss", "val_accuracy", "val_ndcg", "accuracy", "masked_accuracy", "probe_accuracy", *RETURNS,
+    "examples_per_s", "tokens_per_s",
+)  # fmt: skip
 """The curves that are always drawn; the rest is there on request."""
 
 GAUGES = (
     ("rss_mb", "MB of memory", "database"),
     ("gpu_mb", "MB on the GPU", "developer_board"),
     ("examples_per_s", "examples/s", "speed"),
+    ("tokens_per_s", "tokens/s", "speed"),
 )
 """metric name, unit, icon of the chips."""
 
