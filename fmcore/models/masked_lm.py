@@ -83,13 +83,17 @@ def network(encoder: Encoder, *, frequencies: np.ndarray) -> nn.Module:
             nn.init.constant_(self.norm.weight, GAIN / float(table.detach().norm(dim=1).mean()))
             self.bias = nn.Parameter(torch.from_numpy(np.log(frequencies)).float())
 
-        def guesses(self, input_ids, attention_mask, rows, places):
-            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[rows, places]
+        def behind(self, states):
             return self.norm(nn.functional.gelu(self.transform(states)))
 
+        def guesses(self, input_ids, attention_mask, rows, places):
+            return self.behind(self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[rows, places])
+
+        def scores(self, states):
+            return nn.functional.linear(self.behind(states), self.encoder.get_input_embeddings().weight, self.bias)
+
         def forward(self, input_ids, attention_mask, rows, places):
-            guesses = self.guesses(input_ids, attention_mask, rows, places)
-            return nn.functional.linear(guesses, self.encoder.get_input_embeddings().weight, self.bias)
+            return self.scores(self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[rows, places])
 
     return WordsBehindMasks()
 

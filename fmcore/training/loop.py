@@ -51,10 +51,14 @@ class Plan:
     decay: whether the rate falls to zero by the last step; a run that ends when it likes keeps it. seconds: the time after which training
     ends in good order, 0 for no such end; what is validated and kept then is what has been learnt so far. averaging: above 0, what is
     validated and kept is not the weights but their running average, in which step t weighs (a + 1) / (t + a): about the last 1 / (a + 1)
-    of all steps, however many there come to be (Shamir and Zhang 2013, polynomial-decay averaging).
+    of all steps, however many there come to be (Shamir and Zhang 2013, polynomial-decay averaging). steps: above 0, training ends after
+    that many, within an epoch or not. checks: above 0, what is learnt is measured that many times, evenly over all steps, and nothing stops
+    early; 0 measures after each epoch.
     """
 
     epochs: int = 3
+    steps: int = 0
+    checks: int = 0
     batch: int = 32
     learning_rate: float = 1e-4
     head_learning_rate: float = 1e-3
@@ -83,7 +87,7 @@ class Subject:
     batch's rows; validate gives the figure to maximise, called in eval mode without gradients, or is None; figure is its name.
     identity names the data and the model, so that a checkpoint of something else is not taken up. halves: the products may be in bfloat16
     on a processor too (on a GPU they always are). watch gives figures at a step, shown and kept in the history after each epoch; they
-    choose nothing, and without validate the last weights stay.
+    choose nothing, and without validate the last weights stay. tokens: those of each row, where all have as many; the pace is told in them.
     """
 
     model: nn.Module
@@ -96,11 +100,13 @@ class Subject:
     figure: str = "val_accuracy"
     halves: bool = False
     watch: Callable[[int], Mapping[str, float]] | None = None
+    tokens: int = 0
 
 
 @dataclass
 class Progress:
-    """Where a run stands. batch counts within the epoch; micro is the rows that go through the model at once."""
+    """Where a run stands. batch counts within the epoch; micro is the rows that go through the model at once; checked is the step of the
+    last measurement."""
 
     epoch: int = 0
     batch: int = 0
@@ -108,6 +114,8 @@ class Progress:
     micro: int = 0
     best: float | None = None
     best_epoch: int = -1
+    best_step: int = -1
+    checked: int = 0
     stopped: bool = False
     elapsed_s: float = 0.0
     resumed: int = 0
@@ -129,9 +137,6 @@ class Outcome:
     stopped_early: bool
     device: str
     history: list[dict[str, float]]
-
-
-
 
 
 
@@ -179,7 +184,8 @@ def fit(
     """Train, and leave the weights that were best on validation in the model (the last ones without validation).
 
     checkpoint is a folder: a run that finds its own state there goes on from it. span is the part of the report's
-    progress that is this fit's. Raises Diverged, OutOfMemory, and Cancelled, with the state saved first.
+    progress that is this fit's. Raises Diverged, with the best weights so far in the model where any were measured; OutOfMemory; and
+    Cancelled, with the state saved first.
     """
     return _Fit(subject, plan, report, checkpoint, device or devices.pick_device(), span).run()
 
@@ -199,7 +205,7 @@ class _Fit:
         self.average: dict[str, Tensor] = {}
         self.validation_s = 0.0
         self.epoch_steps = math.ceil(len(subject.lengths) / plan.batch)
-        self.steps = self.epoch_steps * plan.epochs
+        self.steps = plan.steps or self.epoch_steps * plan.epochs
         self.rows = 0
         self.recent: list[Tensor] = []
 
@@ -209,8 +215,15 @@ class _Fit:
         self.report.device(devices.device_title(self.device))
         self.began = self.noted = self.saved = time.monotonic()
         self.before_s = self.at.elapsed_s
-        while self.at.epoch < self.plan.epochs and not self.at.stopped and not self._spent():
-            self._epoch()
+        try:
+            while self.at.epoch < self.plan.epochs and not self.at.stopped and not self._spent():
+                self._epoch()
+            if self.plan.checks and self.at.checked < self.at.step:
+                self._check()
+                self._save()
+        except Diverged:
+            self._put_back(self.best or self.average)
+            raise
         if self.best or self.average:
             self._put_back(self.best or self.average)
         self.model.eval()
@@ -220,6 +233,11 @@ class _Fit:
         batches = bucketed(self.subject.lengths, self.plan.batch, seed=self.plan.seed, epoch=self.at.epoch)
         self.model.train()
         while self.at.batch < len(batches) and not self._spent():
+            if self._due():
+                self._note()
+                self._check()
+                self.model.train()
+                self._save()
             self.recent.append(self._step(batches[self.at.batch]))
             self.rows += len(batches[self.at.batch])
             self.at.batch += 1
@@ -227,11 +245,20 @@ class _Fit:
             if time.monotonic() - self.noted >= self.plan.report_s:
                 self._note()
         self._note()
-        self._close_epoch()
-        self._save()
+        self.at.epoch, self.at.batch = self.at.epoch + 1, 0
+        if not self.plan.checks:
+            self._check()
+            self._save()
+
+    def _due(self) -> bool:
+        """Whether a measurement stands out at this step: asked before the next one, so that a run resumed here makes up for it."""
+        every = self.steps / self.plan.checks if self.plan.checks else 0
+        return bool(every) and self.at.step // every > self.at.checked // every
 
     def _spent(self) -> bool:
-        """Whether the budget of time is used up, less what a last validation will take. At least one step is always made."""
+        """Whether the steps are made, or the budget of time is used up less what a last validation will take. At least one step is made."""
+        if 0 < self.plan.steps <= self.at.step:
+            return True
         used = self.before_s + time.monotonic() - self.began + self.validation_s
         return 0 < self.plan.seconds <= used and self.at.step > 0
 
@@ -317,6 +344,7 @@ class _Fit:
                 loss=loss,
                 lr=self.optimiser.param_groups[0]["lr"],
                 examples_per_s=pace,
+                **({"tokens_per_s": pace * self.subject.tokens} if self.subject.tokens else {}),
                 rss_mb=psutil.Process().memory_info().rss / 2**20,
             )
             self.report.progress(
@@ -330,9 +358,9 @@ class _Fit:
         if now - self.saved >= self.plan.checkpoint_s:
             self._save()
 
-    def _close_epoch(self) -> None:
+    def _check(self) -> None:
         """Validate, keep the weights when they are the best yet, and stop when they have not been for `patience` epochs."""
-        self.at.epoch, self.at.batch, self.validation_s = self.at.epoch + 1, 0, 0.0
+        self.at.checked, self.validation_s = self.at.step, 0.0
         if self.subject.watch is not None:
             seen = dict(self._measured(lambda: self.subject.watch(self.at.step)))
             self.at.history.append({"epoch": self.at.epoch, "step": self.at.step, **seen})
@@ -342,9 +370,9 @@ class _Fit:
         score = float(self._measured(self.subject.validate))
         self.at.history.append({"epoch": self.at.epoch, "step": self.at.step, self.subject.figure: score})
         if self.at.best is None or score > self.at.best:
-            self.at.best, self.at.best_epoch = score, self.at.epoch
+            self.at.best, self.at.best_epoch, self.at.best_step = score, self.at.epoch, self.at.step
             self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in (self.average or self._trained()).items()}
-        self.at.stopped = self.at.epoch - self.at.best_epoch >= self.plan.patience
+        self.at.stopped = not self.plan.checks and self.at.epoch - self.at.best_epoch >= self.plan.patience
         self.report.metric(self.at.step, **{self.subject.figure: score})
 
     def _measured(self, ask: Callable[[], Any]) -> Any:
@@ -372,7 +400,7 @@ class _Fit:
         import torch
 
         with torch.no_grad():
-            for name, tensor in self._trained().items():
+            for name, tensor in self._trained().items() if tensors else ():
                 tensor.copy_(tensors[name])
 
     def _outcome(self) -> Outcome:
@@ -407,7 +435,7 @@ class _Fit:
         for index, (key, value) in self._moments():
             tensors[f"optimiser.{index}.{key}"] = value
         rng, facts = checkpoints.rng_state()
-        best = {f"best-{self.at.best_epoch}": self.best} if self.best else {}
+        best = {f"best-{self.at.best_step}": self.best} if self.best else {}
         checkpoints.save(
             self.folder,
             {f"state-{self.at.step}-{self.at.epoch}": {**tensors, **rng}, **best},
@@ -432,7 +460,7 @@ class _Fit:
         self.at = Progress(**facts["progress"])
         self.at.resumed += 1
         state = files[f"state-{self.at.step}-{self.at.epoch}"]
-        self.best = files.get(f"best-{self.at.best_epoch}", {})
+        self.best = files.get(f"best-{self.at.best_step}", {})
         self._put_back({name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")})
         self.average = {name.removeprefix("average."): t.to(self.device) for name, t in state.items() if name.startswith("average.")}
         parameters = [p for g in self.optimiser.param_groups for p in g["params"]]

@@ -92,8 +92,8 @@ def train(
     rows, held = tokenized(encoder, learnt), tokenized(encoder, dev)
     counts = Counter(token for row in rows for token in row.ids)
     n_tokens = encoder.model.get_input_embeddings().weight.shape[0]
-    model = masked_lm.network(encoder, frequencies=_frequencies(counts, n_tokens))
-    layers = _layers_that_learn(encoder, params.layers)
+    model = masked_lm.network(encoder, frequencies=frequencies(counts, n_tokens))
+    layers = last_layers(encoder, params.layers)
     model.to(encoder.device)
     exam = _Exam(model, encoder, held, seed=params.seed)
     before = exam.result()
@@ -101,7 +101,7 @@ def train(
     began = time.monotonic()
     subject = loop.Subject(
         model,
-        loop.layerwise_groups(layers, _head(model), plan),
+        loop.layerwise_groups(layers, words_head(model), plan),
         [len(row.ids) for row in rows],
         lambda group: masked([rows[i] for i in group], encoder, chance=np.random),
         lambda batch: _loss(model, batch),
@@ -187,14 +187,14 @@ class _Exam:
         loss = right = n = 0.0
         with torch.inference_mode():
             for batch in self._batches:
-                scores, wanted = _asked(self._model, devices.to_device(batch, torch.device(self._device)))
+                scores, wanted = asked(self._model, devices.to_device(batch, torch.device(self._device)))
                 loss += float(cross_entropy(scores, wanted, reduction="sum"))
                 right += float((scores.argmax(dim=1) == wanted).sum())
                 n += len(wanted)
         return {"loss": loss / n, "accuracy": right / n, "n": int(n)}
 
 
-def _asked(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def asked(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """(scores (n, vocabulary) of the masked tokens only, which nearly doubles the speed; the tokens that stood there)."""
     rows, places = (batch["targets"] != NO_WORD).nonzero(as_tuple=True)
     scores = model(batch["input_ids"], batch["attention_mask"], rows, places).float()
@@ -204,7 +204,7 @@ def _asked(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 def _loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     from torch.nn.functional import cross_entropy
 
-    return cross_entropy(*_asked(model, batch))
+    return cross_entropy(*asked(model, batch))
 
 
 def _split(texts: Sequence[str], params: Filling) -> tuple[list[str], list[str]]:
@@ -218,7 +218,7 @@ def _split(texts: Sequence[str], params: Filling) -> tuple[list[str], list[str]]
     return [distinct[i] for i in learnt], [distinct[i] for i in order[:n_dev]]
 
 
-def _frequencies(counts: Counter[int], n: int) -> np.ndarray:
+def frequencies(counts: Counter[int], n: int) -> np.ndarray:
     """(n,) how often each token comes, one added to all."""
     found = np.ones(n)
     for token, times in counts.items():
@@ -226,7 +226,7 @@ def _frequencies(counts: Counter[int], n: int) -> np.ndarray:
     return found / found.sum()
 
 
-def _layers_that_learn(encoder: Encoder, n: int) -> list[nn.Module]:
+def last_layers(encoder: Encoder, n: int) -> list[nn.Module]:
     """Freeze the encoder but for its last n layers, which are returned."""
     layers = layers_of(encoder.model)[1:]
     encoder.model.requires_grad_(False)
@@ -236,7 +236,7 @@ def _layers_that_learn(encoder: Encoder, n: int) -> list[nn.Module]:
     return chosen
 
 
-def _head(model: nn.Module) -> nn.Module:
+def words_head(model: nn.Module) -> nn.Module:
     """The head's own parameters, as one module for the optimiser's groups."""
     from torch import nn
 
