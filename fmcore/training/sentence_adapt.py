@@ -71,8 +71,8 @@ class Adapting:
     seed: int = 0
     threads: int = 1
     layers: int = 2
-    learning_rate: float = 5e-5
-    head_learning_rate: float = 5e-4
+    learning_rate: float = 1e-4
+    head_learning_rate: float = 1e-3
     device: str | None = None
 
     def plan(self) -> loop.Plan:
