@@ -151,5 +151,6 @@ def _slices(study: Study) -> None:
     shown = by.get(chosen) or parts
     worst = min(((row, part) for row in rows for part in shown), key=lambda pair: pair[0]["slices"].get(pair[1], 2.0))
     said = f"Weakest: {worst[0]['title']} on {worst[1]}, {figures.points(worst[0]['slices'][worst[1]])}."
-    ui.show(lab_charts.slice_heat(rows, shown), f"board_slices_{chosen}", f"Accuracy by {chosen}. {said}")
+    fig = lab_charts.slice_heat(rows, shown, n=study.content.get("slice_n", {}))
+    ui.show(fig, f"board_slices_{chosen}", f"Accuracy by {chosen}. {said}")
     ui.note(ui.esc(said))

@@ -122,12 +122,18 @@ def pareto(rows: Sequence[Row], *, reference: str, choice: str) -> go.Figure:
             hovertemplate=f"<b>{name}</b><br>%{{y:.1f}} % right, %{{x:,.0f}} texts/s<extra></extra>",
         )  # fmt: skip
     ui.desk(fig, 400, hovermode="closest", showlegend=False, margin={"l": 8, "r": 40, "t": 24, "b": 8})
-    fig.update_xaxes(type="log", title_text="texts a second, ten times a mark", showgrid=True, dtick=1, tickformat=",")
+    low, high = (end(row["texts_per_s"] for row in rows) for end in (min, max))
+    ticks = [n * 10**power for power in range(7) for n in (1, 2, 5) if low / 2 <= n * 10**power <= 2 * high]
+    reach = [math.log10(low) - 0.15, math.log10(high) + 0.15]
+    words = [f"{tick:,}" for tick in ticks]
+    fig.update_xaxes(
+        type="log", title_text="texts a second (log scale)", showgrid=True, tickvals=ticks, ticktext=words, nticks=20, range=reach
+    )
     return fig.update_yaxes(title_text="accuracy on held-out rows, %", showgrid=True)
 
 
-def slice_heat(rows: Sequence[Row], parts: Sequence[str]) -> go.Figure:
-    """Accuracy of each version on each slice, %; darker is better. None is left blank."""
+def slice_heat(rows: Sequence[Row], parts: Sequence[str], *, n: Mapping[str, int]) -> go.Figure:
+    """Accuracy of each version on each slice, %; darker is better. None is left blank. n: the rows of a slice."""
     z = [[100 * row["slices"][part] if part in row["slices"] else None for part in parts] for row in rows]
     told = [[f"{row['title']}, {part}: {'' if v is None else f'{v:.1f} %'}" for part, v in zip(parts, line, strict=True)]
             for row, line in zip(rows, z, strict=True)]  # fmt: skip
@@ -138,7 +144,7 @@ def slice_heat(rows: Sequence[Row], parts: Sequence[str]) -> go.Figure:
     names = [figures.chart_text(row["title"]) for row in rows]
     at = list(range(len(rows)))
     fig.update_yaxes(range=[len(rows) - 0.5, -0.5], showgrid=False, tickvals=at, ticktext=names, nticks=len(rows) + 1)
-    heads = [figures.chart_text(part).replace(": ", ":<br>", 1) for part in parts]
+    heads = [f"{figures.chart_text(part.split(': ', 1)[-1])}<br>n {n.get(part, 0):,}" for part in parts]
     return fig.update_xaxes(
         side="top", ticks="", tickangle=0, range=[-0.5, len(parts) - 0.5], tickvals=list(range(len(parts))), ticktext=heads,
     )  # fmt: skip

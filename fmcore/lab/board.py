@@ -91,8 +91,8 @@ def measure(
     """The content of a board. variants: of one task and one split of `data`; reference: the version whose encoder in PyTorch is the
     yardstick (a champion, or the teacher of one). max_lost: points of accuracy that the chosen one may lose, by its point estimate.
 
-    {"rows", "reference", "choice", "machine", "sentence", "notes", "n"}; a row: version, variant, title, form, serving, accuracy, low,
-    high, macro_f1, lost_points, lost_low, lost_high (points lost against the reference on the same rows, paired), texts_per_s, p50_ms,
+    {"rows", "reference", "choice", "machine", "sentence", "notes", "n", "slice_n"}; a row: version, variant, title, form, serving,
+    accuracy, low, high, macro_f1, lost_points, lost_low, lost_high (points lost against the reference on the same rows, paired), texts_per_s, p50_ms,
     p95_ms, mb, speedup, on_front, slices ({"length: short ...": accuracy}), n.
     Raises NothingToCompare, and BadModel for a folder that does not load.
     """
@@ -106,12 +106,12 @@ def measure(
     yardstick, notes = _pytorch(root, data, task=task, report=report, timing=timing, seed=seed, resamples=resamples)
     rows = [yardstick, *rows] if yardstick is not None else rows
     _time(rows, data, timing, report)
-    told = _told(rows, yardstick or root, data, resamples=resamples, seed=seed)
+    told, slice_n = _told(rows, yardstick or root, data, resamples=resamples, seed=seed)
     choice = _choice(told, max_lost)
     return {
         "rows": told, "reference": told[0] if yardstick is not None else next(r for r in told if r["version"] == reference),
         "choice": choice, "max_lost": max_lost, "machine": machine(timing.threads), "notes": notes, "n": told[0]["n"],
-        "n_timed": timing.n_texts, "rounds": timing.rounds, "synthetic": data.synthetic, "split_hash": data.split_hash,
+        "slice_n": slice_n, "n_timed": timing.n_texts, "rounds": timing.rounds, "synthetic": data.synthetic, "split_hash": data.split_hash,
         "sentence": _sentence(told, choice, max_lost),
     }  # fmt: skip
 
@@ -199,7 +199,10 @@ def _once_ms(model: Classifier, message: str) -> float:
 # --- figures
 
 
-def _told(rows: Sequence[_Row], yardstick: _Row, data: LabelledData, *, resamples: int, seed: int) -> list[dict[str, Any]]:
+def _told(
+    rows: Sequence[_Row], yardstick: _Row, data: LabelledData, *, resamples: int, seed: int
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """(a row a version, how many rows each slice has)."""
     hashes = set(yardstick.answers["text_hash"]).intersection(*(set(row.answers["text_hash"]) for row in rows))
     shared = {id(row): _inside(row.answers, hashes) for row in rows}
     right = {key: (frame["label"] == frame["predicted"]).to_numpy() for key, frame in shared.items()}
@@ -224,7 +227,7 @@ def _told(rows: Sequence[_Row], yardstick: _Row, data: LabelledData, *, resample
         })  # fmt: skip
     for row, front in zip(told, front_of(told), strict=True):
         row["on_front"] = front
-    return told
+    return told, {name: int(places.sum()) for name, places in cuts.items()}
 
 
 def _inside(answers: pd.DataFrame, hashes: set[str]) -> pd.DataFrame:
