@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from jobs import alerts, board, deliver, explain, fetch, finetune, fold_in, ingest, maintain, masked_lm, recommend, reinforce, score
+from jobs import (
+    adaptation,
+    alerts,
+    board,
+    compress,
+    deliver,
+    explain,
+    fetch,
+    finetune,
+    fold_in,
+    ingest,
+    maintain,
+    masked_lm,
+    recommend,
+    reinforce,
+    score,
+)
 
 JOBS = {
     job.name: job
@@ -13,7 +29,9 @@ JOBS = {
         reinforce.JOB,
         explain.JOB,
         masked_lm.JOB,
+        compress.JOB,
         board.JOB,
+        adaptation.JOB,
         fetch.JOB,
         maintain.JOB,
         ingest.JOB,

@@ -21,6 +21,7 @@ import numpy as np
 
 from fmcore import text
 from fmcore.config import settings
+from fmcore.models import shapes
 from fmcore.nouns import FMError
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -131,16 +132,23 @@ class Encoder:
             half = tensor.half() if tensor.is_floating_point() else tensor
             return half if torch.isfinite(half).all() else tensor  # a number beyond 65,504 stays in full precision
 
-        save_file({name: small(tensor) for name, tensor in self.model.state_dict().items()}, folder / TUNED_WEIGHTS)
+        shape = shapes.shape_of(self.model)
+        weights = {name: small(tensor) for name, tensor in self.model.state_dict().items()}
+        save_file(weights, folder / TUNED_WEIGHTS, metadata={"shape": json.dumps(shape)} if shape else None)
 
     def load_weights(self, folder: Path) -> None:
-        """Take in what `save_weights` wrote for an encoder of the same architecture. Raises EncoderError when it does not fit."""
-        from safetensors import SafetensorError
+        """Take in what `save_weights` wrote for an encoder of the same base, which may have been made smaller. Raises EncoderError when
+        it does not fit."""
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
 
         try:
+            with safe_open(folder / TUNED_WEIGHTS, framework="pt") as stored:
+                shape = json.loads((stored.metadata() or {}).get("shape", "null"))
+            if shape:
+                shapes.fit_to(self.model, shape)
             self.model.load_state_dict(load_file(folder / TUNED_WEIGHTS))
-        except (OSError, RuntimeError, SafetensorError) as problem:
+        except (OSError, RuntimeError, ValueError, AttributeError, SafetensorError, shapes.NotShaped) as problem:
             raise EncoderError(f"{TUNED_WEIGHTS} of {folder.name} is not of {self.name}: {problem}", "Train the model again.") from problem
 
 

@@ -199,7 +199,8 @@ def choose_form(
         tried = try_forms(encoder, Path(scratch), probe, forms=forms, threads=threads, progress=said)
         time_forms(tried, probe.texts, rounds=1 if fast else 3)
         rows = [_row(t, tried[0]) for t in tried]
-        best = pick(rows)
+        asked = [row for row, each in zip(rows, tried, strict=True) if each.form in forms and row["passed"]]
+        best = pick(asked or rows)  # fp32 is always measured; where it was not asked for, it is taken when no other form will do
         chosen = tried[rows.index(best)]
         for name in ("encoder.onnx", "tokenizer.json"):
             (chosen.folder / name).replace(folder / name)

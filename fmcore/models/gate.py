@@ -59,51 +59,52 @@ def read_heldout(folder: Path) -> pd.DataFrame:
 
 def judge(candidate: Candidate, champion: Candidate | None) -> Verdict:
     """The verdict on a candidate whose folder has been verified."""
-    checks = _soundness(candidate)
+    checks = soundness(candidate)
     failed = next((c for c in checks if not c["passed"]), None)
     if failed:
-        return _verdict(False, f"{candidate.name} is not fit to serve: {failed['detail']}", checks, champion)
+        return verdict_of(False, f"{candidate.name} is not fit to serve: {failed['detail']}", checks, champion)
     accuracy = _percent(candidate.version.metrics["accuracy"]["value"])
     if champion is None:
-        return _verdict(True, f"The first model of this task, with {accuracy} of held-out rows right.", checks, None)
+        return verdict_of(True, f"The first model of this task, with {accuracy} of held-out rows right.", checks, None)
     if champion.synthetic and not candidate.synthetic:
         data = candidate.version.dataset
         reason = f"{champion.name} was trained on demo data; this one on real data ({data}), {accuracy} of held-out rows right."
-        return _verdict(True, reason, checks, champion)
-    apart = _not_comparable(candidate, champion)
+        return verdict_of(True, reason, checks, champion)
+    apart = not_comparable(candidate, champion)
     if apart:
-        return _verdict(False, f"Not comparable with {champion.name}: {apart}. A person has to decide.", checks, champion)
+        return verdict_of(False, f"Not comparable with {champion.name}: {apart}. A person has to decide.", checks, champion)
     return _compared(candidate, champion, checks)
 
 
 def refused(reason: str, *, check: str, compared_with: str | None = None) -> Verdict:
     """A verdict of no for a reason found before the figures were looked at."""
-    checks = [_check(check, False, reason)]
+    checks = [check_of(check, False, reason)]
     return {"passed": False, "reason": reason, "checks": checks, "compared_with": compared_with, "difference": None}
 
 
-def _soundness(candidate: Candidate) -> list[dict]:
+def soundness(candidate: Candidate) -> list[dict]:
+    """Rule 1 as checks; the first that failed is why a version is not fit to serve."""
     metrics = candidate.version.metrics
     accuracy = metrics.get("accuracy") if isinstance(metrics.get("accuracy"), Mapping) else {}
     figures = [accuracy.get(key) for key in ("value", "low", "high")]
     if not all(isinstance(x, int | float) and math.isfinite(x) for x in figures):
-        return [_check("figures", False, "its accuracy is missing or not a finite number.")]
+        return [check_of("figures", False, "its accuracy is missing or not a finite number.")]
     rows = candidate.heldout
     if not np.isfinite(rows[["score", "novelty"]].to_numpy(dtype=float)).all():
-        return [_check("figures", False, "its held-out answers hold scores that are not finite numbers.")]
+        return [check_of("figures", False, "its held-out answers hold scores that are not finite numbers.")]
     inside = rows[rows["label"] != OOS]
     if inside.empty:
-        return [_check("figures", False, "it has no held-out rows to be judged on.")]
+        return [check_of("figures", False, "it has no held-out rows to be judged on.")]
     share = float(inside["label"].value_counts(normalize=True).iloc[0])
     low = float(accuracy["low"])
     against = f"accuracy is at least {_percent(low)}; always saying the most frequent label gets {_percent(share)}."
     return [
-        _check("figures", True, f"accuracy {_percent(accuracy['value'])} on {len(inside)} rows"),
-        _check("beats the most frequent label", low > share, against),
+        check_of("figures", True, f"accuracy {_percent(accuracy['value'])} on {len(inside)} rows"),
+        check_of("beats the most frequent label", low > share, against),
     ]
 
 
-def _not_comparable(candidate: Candidate, champion: Candidate) -> str:
+def not_comparable(candidate: Candidate, champion: Candidate) -> str:
     """Why two versions cannot be measured against each other, or ""."""
     mine, theirs = candidate.version.dataset, champion.version.dataset
     if mine != theirs:
@@ -119,26 +120,28 @@ def _compared(candidate: Candidate, champion: Candidate, checks: list[dict]) -> 
     both = champion.heldout.merge(candidate.heldout, on=["text_hash", "label"], suffixes=("_old", "_new"))
     inside = both[both["label"] != OOS]
     if inside.empty:
-        return _verdict(False, f"No held-out row was answered by both it and {champion.name}.", checks, champion)
+        return verdict_of(False, f"No held-out row was answered by both it and {champion.name}.", checks, champion)
     right_old, right_new = inside["predicted_old"] == inside["label"], inside["predicted_new"] == inside["label"]
     difference = paired_difference(right_old, right_new, resamples=RESAMPLES)
     better = difference.low > 0
     interval = f"95 % interval {_points(difference.low)} to {_points(difference.high)}"
     spread = f"{_points(difference.value)} points ({interval}) on {difference.n} shared rows"
-    checks = [*checks, _check("better than the champion", better, spread), *_slices(both, inside, right_old, right_new)]
+    checks = [*checks, check_of("better than the champion", better, spread), *slice_checks(both, inside, right_old, right_new)]
     stated = {"value": difference.value, "low": difference.low, "high": difference.high, "n": difference.n}
     against = f"{_percent(right_new.mean())} against {_percent(right_old.mean())} right"
     worse = [c for c in checks if not c["passed"] and c["name"].startswith("slice")]
     if not better:
         word = "worse than" if difference.high < 0 else "not proved better than"
-        return _verdict(False, f"It is {word} {champion.name}: {against}, {spread}.", checks, champion, stated)
+        return verdict_of(False, f"It is {word} {champion.name}: {against}, {spread}.", checks, champion, stated)
     if worse:
         reason = f"It is better overall ({against}), but worse where it must not be: {worse[0]['detail']}."
-        return _verdict(False, reason, checks, champion, stated)
-    return _verdict(True, f"It is better than {champion.name}: {against}, {spread}.", checks, champion, stated)
+        return verdict_of(False, reason, checks, champion, stated)
+    return verdict_of(True, f"It is better than {champion.name}: {against}, {spread}.", checks, champion, stated)
 
 
-def _slices(both: pd.DataFrame, inside: pd.DataFrame, right_old: pd.Series, right_new: pd.Series) -> list[dict]:
+def slice_checks(
+    both: pd.DataFrame, inside: pd.DataFrame, right_old: pd.Series, right_new: pd.Series, *, margin: float = MARGIN
+) -> list[dict]:
     """A check for each slice that failed, or one that says how many were looked at."""
     drops: list[tuple[str, Estimate]] = []
     for label, rows in inside.groupby("label").groups.items():
@@ -148,13 +151,13 @@ def _slices(both: pd.DataFrame, inside: pd.DataFrame, right_old: pd.Series, righ
     if len(outside) >= SLICE_ROWS:
         drops.append(("out-of-scope recall", paired_difference(~outside["in_scope_old"], ~outside["in_scope_new"], resamples=RESAMPLES)))
         drops.append(("out-of-scope AUROC", _auroc_difference(inside, outside)))
-    rule = f"none of {len(drops)} slices is worse by more than {MARGIN * 100:.0f} points beyond noise"
+    rule = f"none of {len(drops)} slices is worse by more than {margin * 100:g} points beyond noise"
     failed = [
-        _check(f"slice {name}", False, f"{name} changed by {_points(d.value)} points (at best {_points(d.high)}) on {d.n} rows")
+        check_of(f"slice {name}", False, f"{name} changed by {_points(d.value)} points (at best {_points(d.high)}) on {d.n} rows")
         for name, d in drops
-        if d.high < -MARGIN
+        if d.high < -margin
     ]
-    return failed or [_check("slices", True, rule)]
+    return failed or [check_of("slices", True, rule)]
 
 
 def _auroc_difference(inside: pd.DataFrame, outside: pd.DataFrame) -> Estimate:
@@ -171,11 +174,13 @@ def _auroc_difference(inside: pd.DataFrame, outside: pd.DataFrame) -> Estimate:
     return Estimate(float(value), float(low), float(high), len(old_out))
 
 
-def _check(name: str, passed: bool, detail: str) -> dict:
+def check_of(name: str, passed: bool, detail: str) -> dict:
+    """One rule as it came out; detail is a part of a sentence."""
     return {"name": name, "passed": bool(passed), "detail": detail}
 
 
-def _verdict(passed: bool, reason: str, checks: list[dict], champion: Candidate | None, difference: dict | None = None) -> Verdict:
+def verdict_of(passed: bool, reason: str, checks: list[dict], champion: Candidate | None, difference: dict | None = None) -> Verdict:
+    """The answer as it is stored. difference: {"value", "low", "high", "n"} of the paired difference in accuracy, as shares."""
     name = champion.name if champion else None
     return {"passed": passed, "reason": reason, "checks": checks, "compared_with": name, "difference": difference}
 

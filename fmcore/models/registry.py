@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fmcore import clock, tasks
-from fmcore.models import ranking_gate
+from fmcore.models import efficiency_gate, ranking_gate
 from fmcore.models.card import card_of
 from fmcore.models.gate import Candidate, Verdict, judge, read_heldout, refused
 from fmcore.models.manifest import Tampered, check_manifest, sync_folder, write_manifest
@@ -219,7 +219,10 @@ class Registry:
         except (FMError, OSError, ValueError, KeyError) as error:
             return refused(f"{version.version} is not fit to serve: {_sentence(error)}", check="folder", compared_with=against)
         try:
-            return judged(candidate, seen(champion) if champion else None)
+            known = seen(champion) if champion else None
+            if efficiency_gate.is_compressed(version):
+                return efficiency_gate.judge(candidate, known, self._teacher(version))
+            return judged(candidate, known)
         except (FMError, OSError, ValueError, KeyError) as error:
             reason = f"The champion {against} cannot be compared with: {_sentence(error)} A person has to decide."
             return refused(reason, check="champion", compared_with=against)
@@ -234,11 +237,28 @@ class Registry:
             heldout=read_heldout(folder),
         )
 
+    def barred(self, version: ModelVersion) -> str:
+        """Why a compressed version may never serve, as a sentence; "" for one that may, and for any other version."""
+        if not efficiency_gate.is_compressed(version):
+            return ""
+        try:
+            verdict = efficiency_gate.bar(self._candidate(version), self._teacher(version))
+        except (FMError, OSError, ValueError, KeyError) as error:
+            return f"{version.version} never serves: {_sentence(error)}"
+        return "" if verdict["passed"] else verdict["reason"]
+
+    def _teacher(self, version: ModelVersion) -> Candidate | None:
+        """The version that a compressed one was made from; None where it is not here."""
+        name = str(efficiency_gate.facts_of(version).get("teacher") or "")
+        found = self._rows("task = ? AND version = ?", version.task, name)
+        return self._candidate(found[0]) if found else None
+
     def _shelf(self, version: ModelVersion) -> ranking_gate.Candidate:
         return ranking_gate.candidate(version, folder=self.verified(version), facts=self.facts(version))
 
     def promote(self, task: str, version: str, *, by: str, reason: str) -> Promotion:
-        """Make a version the champion: one row. Raises NotPossible without a reason, Tampered when its folder does not verify."""
+        """Make a version the champion: one row. Raises NotPossible without a reason and for a version that is barred, Tampered when its
+        folder does not verify."""
         return self._crown(self.get(task, version), by=by, reason=_reason(reason), what="promote")
 
     def rollback(self, task: str, *, by: str, reason: str) -> Promotion:
@@ -251,6 +271,8 @@ class Registry:
 
     def _crown(self, version: ModelVersion, *, by: str, reason: str, what: str) -> Promotion:
         self.verified(version)
+        if why := self.barred(version):
+            raise NotPossible(why, "Compress it less (more layers, a larger share kept), or serve the model it was made from.")
         who = clean(by, limit=80)[0] or "unknown"
         with self.store.write() as tx:
             stack = self._stack(version.task)

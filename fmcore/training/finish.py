@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ UNTUNED = "linear"
 @dataclass(frozen=True)
 class Finish:
     """How to finish. fast: fewer served forms measured on fewer rows, for a first launch. label_name_weight: above 0, each
-    label's name counts as that many more training rows. cache keeps embeddings of an encoder that will be used again."""
+    label's name counts as that many more training rows. cache keeps embeddings of an encoder that will be used again. forms: the served
+    forms to choose from beside fp32, None for all."""
 
     recipe: str
     options: FitOptions
@@ -47,6 +48,7 @@ class Finish:
     threads: int = 1
     cache: EmbeddingCache | None = None
     label_name_weight: int = 0
+    forms: Sequence[export.Form] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -57,7 +59,7 @@ def finish(
     said = _within(report, span)
     started = time.perf_counter()
     serving = export.choose_form(
-        encoder, out, _probe(data), fast=plan.fast, tuned=plan.recipe != UNTUNED, threads=plan.threads,
+        encoder, out, _probe(data), fast=plan.fast, tuned=plan.recipe != UNTUNED, threads=plan.threads, forms=plan.forms,
         progress=lambda f, message: said(0.45 * f, message),
     )  # fmt: skip
     if plan.recipe != UNTUNED:
