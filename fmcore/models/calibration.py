@@ -63,8 +63,7 @@ def fit_conformal(probabilities: np.ndarray, classes: np.ndarray, *, coverage: f
     return float(max(0.0, 1.0 - strangeness[rank - 1]))
 
 
-def conformal_set(probabilities: np.ndarray, labels: tuple[str, ...], *, least: float) -> tuple[str, ...]:
-    """The labels of one row that reach the least probability, most probable first; never empty."""
-    order = np.argsort(-probabilities, kind="stable")
-    kept = [labels[i] for i in order if probabilities[i] >= least]
-    return tuple(kept) or (labels[order[0]],)
+def conformal_sizes(ranked: np.ndarray, *, least: float) -> np.ndarray:
+    """int (n,): how many labels of each row are in its set, those that reach the least probability; never none. ranked: each row's
+    probabilities, largest first."""
+    return np.maximum(1, (ranked >= least).sum(axis=1))

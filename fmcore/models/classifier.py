@@ -17,11 +17,13 @@ import numpy as np
 import pandas as pd
 
 from fmcore import text
-from fmcore.models.calibration import COVERAGE, conformal_set, softmax
+from fmcore.models.calibration import COVERAGE, conformal_sizes, softmax
 from fmcore.models.heads import Head
 from fmcore.models.lexical import Lexical
-from fmcore.models.novelty import Novelty, strangest_part
+from fmcore.models.novelty import Novelty, combined, strangest_part
 from fmcore.models.served_encoder import ServedEncoder
+from fmcore.models.static import FILE as STATIC
+from fmcore.models.static import StaticEncoder
 from fmcore.nouns import FMError, Prediction
 
 Embed = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
@@ -143,12 +145,15 @@ class Classifier:
         scores = self.scale(embeddings, lexical=lexical)
         probabilities = softmax(scores, temperature=1.0)
         parts = self.novelty.parts(embeddings, scores)
-        novelty = self.novelty.score(embeddings, scores)
+        novelty = combined(parts, self.novelty.total)
         none = np.zeros(len(embeddings), dtype=bool)
-        flags = zip(none if truncated is None else truncated, none if wordless is None else wordless, strict=True)
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        ranked = np.take_along_axis(probabilities, order, axis=1)
+        sizes = conformal_sizes(ranked, least=self.least_probability)
+        columns = (order, ranked, sizes, novelty, none if truncated is None else truncated, none if wordless is None else wordless)
         return [
-            self._prediction(p, float(n), part, truncated=bool(cut), wordless=bool(empty))
-            for p, n, part, (cut, empty) in zip(probabilities, novelty, parts, flags, strict=True)
+            self._prediction([self.labels[i] for i in places], chances, n, each, cut=cut, wordless=empty, parts=part)
+            for part, (places, chances, n, each, cut, empty) in zip(parts, zip(*(c.tolist() for c in columns), strict=True), strict=True)
         ]
 
     def save(self, folder: Path) -> None:
@@ -189,7 +194,8 @@ class Classifier:
         folder = Path(folder)
         model = cls.load_without_encoder(folder, version=version)
         try:
-            encoder = ServedEncoder(folder, max_tokens=int(model.info["max_tokens"]), threads=threads)
+            form = StaticEncoder if (folder / STATIC).is_file() and not (folder / "encoder.onnx").is_file() else ServedEncoder
+            encoder = form(folder, max_tokens=int(model.info["max_tokens"]), threads=threads)
         except Exception as problem:  # ONNX Runtime and tokenizers raise bare Exceptions of their own
             raise _unreadable(folder, problem) from problem
         if encoder.dim != model.reference.embeddings.shape[1]:
@@ -253,18 +259,17 @@ class Classifier:
         if not all(np.isfinite(a).all() for a in numbers) or self.temperature <= 0:
             raise BadModel("The model holds numbers that are not finite.", "Train it again.")
 
-    def _prediction(self, probabilities: np.ndarray, novelty: float, parts: np.ndarray, *, truncated: bool, wordless: bool) -> Prediction:
+    def _prediction(
+        self, labels: list[str], chances: list[float], n_candidates: int, novelty: float, *, cut: bool, wordless: bool, parts: np.ndarray
+    ) -> Prediction:
+        """labels and chances: most probable first; the first n_candidates are the conformal set."""
         if wordless:
             novelty = max(novelty, self.threshold + 1.0)
-        order = np.argsort(-probabilities, kind="stable")
-        scores = {self.labels[i]: float(probabilities[i]) for i in order}
-        label = self.labels[order[0]]
         in_scope = novelty <= self.threshold
         return Prediction(
-            label=label, score=scores[label], scores=scores, in_scope=in_scope, novelty=novelty, threshold=self.threshold,
-            reason=self._reason(in_scope, novelty, parts, wordless=wordless),
-            candidates=conformal_set(probabilities, self.labels, least=self.least_probability), coverage=self.coverage,
-            version=self.version, truncated=truncated,
+            label=labels[0], score=chances[0], scores=dict(zip(labels, chances, strict=True)), in_scope=in_scope, novelty=novelty,
+            threshold=self.threshold, reason=self._reason(in_scope, novelty, parts, wordless=wordless),
+            candidates=tuple(labels[:n_candidates]), coverage=self.coverage, version=self.version, truncated=cut,
         )  # fmt: skip
 
     def _reason(self, in_scope: bool, novelty: float, parts: np.ndarray, *, wordless: bool) -> str:

@@ -40,7 +40,7 @@ class FitOptions:
 
     lexical: the rows bring their texts, and lexical scores stand beside the head where validation says that they help.
     logistic_c: penalties of the logistic head to try, as in `fit_logistic`. in_scope_share: of validation rows to accept where there
-    are no out-of-scope rows to choose the threshold by.
+    are no out-of-scope rows to choose the threshold by. n_near: above 0, about so many rows stand for all in the out-of-scope score.
     """
 
     head: Literal["auto", "logistic", "ridge", "blend"] = "auto"
@@ -54,19 +54,26 @@ class FitOptions:
     lexical: bool = False
     logistic_c: tuple[float, ...] = (LOGISTIC_C,)
     in_scope_share: float = IN_SCOPE_SHARE
+    n_near: int = 0
 
 
 def fit_classifier(
-    train: Rows, validation: Rows, test: Rows, *, options: FitOptions, info: Mapping[str, Any]
+    train: Rows, validation: Rows, test: Rows, *, options: FitOptions, info: Mapping[str, Any], trained: Head | None = None
 ) -> tuple[Classifier, dict[str, Any]]:
     """(classifier without an encoder, metrics). Train labels are the classes; validation and test may also hold "oos" rows.
 
     info must give what `Classifier.load` needs: {"max_tokens": int}; the rest is kept as facts. The metrics are
     evaluate_predictions' plus n_train, n_validation, n_test, head, threshold, temperature, refit and seconds.
+    trained: a head that was trained together with the encoder, its classes in the order of the sorted labels: it is taken as it is, and
+    never refitted.
     """
     started = time.perf_counter()
     labels, inside = _checked(train, validation)
-    head, tried, sums = _choose_head(train, inside, labels, options)
+    if trained is None:
+        head, tried, sums = _choose_head(train, inside, labels, options)
+    else:
+        head, tried, sums = trained, [_tried(trained, inside, _classes(inside.labels, labels)).figures()], None
+        options = replace(options, refit=False)
     words, lexical_facts = _choose_words(head, train, inside, labels) if options.lexical else (None, None)
     chosen, threshold = _calibrated(head, words, train, validation, inside, labels, options)
     chosen = replace(chosen, heldout=test, info={**info, "threshold_note": threshold.note})
@@ -133,6 +140,7 @@ def _calibrated(
         validation=inside.embeddings,
         validation_scores=scores / np.float32(temperature),
         n_classes=len(labels),
+        n_near=options.n_near,
     )
     everything = _scores(head, words, validation) / np.float32(temperature)
     threshold = choose_threshold(

@@ -29,7 +29,11 @@ IN_SCOPE_SHARE = 0.95
 
 @dataclass(frozen=True)
 class Novelty:
-    """The fitted score. centre and spread are per part, total is the spread of their mean: all from in-scope validation rows."""
+    """The fitted score. centre and spread are per part, total is the spread of their mean: all from in-scope validation rows.
+
+    near, where there is one, stands for the reference in the search for known examples: a few rows a class (`condensed`), since looking at
+    ten thousand examples takes longer than a static model takes for a whole answer.
+    """
 
     within_root: np.ndarray
     class_means: np.ndarray
@@ -39,6 +43,7 @@ class Novelty:
     centre: np.ndarray
     spread: np.ndarray
     total: np.ndarray
+    near: np.ndarray | None = None
 
     def parts(self, embeddings: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """(n, 3): energy, relative Mahalanobis, nearest example; each in standard deviations above the usual."""
@@ -54,6 +59,7 @@ class Novelty:
             self,
             class_means=np.vstack([self.class_means, examples.mean(axis=0, keepdims=True) @ self.within_root]),
             reference=np.vstack([self.reference, examples]),
+            near=None if self.near is None else np.vstack([self.near, examples]),
         )
 
     def with_reference(self, reference: np.ndarray) -> Novelty:
@@ -62,13 +68,15 @@ class Novelty:
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The fitted arrays, less the reference embeddings, which are stored once for all uses."""
-        return {k: np.ascontiguousarray(getattr(self, k)) for k in self.__dataclass_fields__ if k != "reference"}
+        kept = {k: getattr(self, k) for k in self.__dataclass_fields__ if k != "reference"}
+        return {k: np.ascontiguousarray(array) for k, array in kept.items() if array is not None}
 
     def _raw(self, embeddings: np.ndarray, scores: np.ndarray) -> np.ndarray:
         at = embeddings @ self.within_root
         within = (at**2).sum(axis=1, keepdims=True) - 2 * at @ self.class_means.T + (self.class_means**2).sum(axis=1)
         overall = ((embeddings @ self.overall_root - self.overall_mean) ** 2).sum(axis=1)
-        nearest = 1.0 - near_similarity(embeddings, self.reference)
+        known, rank = (self.reference, NEIGHBOUR) if self.near is None else (self.near, 1)
+        nearest = 1.0 - near_similarity(embeddings, known, rank=rank)
         return np.column_stack([energy(scores), within.min(axis=1) - overall, nearest]).astype(np.float64)
 
 
@@ -83,9 +91,9 @@ def energy(scores: np.ndarray) -> np.ndarray:
     return -(top + np.log(np.exp(scores - top[:, None]).sum(axis=1)))
 
 
-def near_similarity(embeddings: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Cosine similarity to the NEIGHBOUR-th most similar reference row, in portions that bound memory."""
-    k = min(NEIGHBOUR, len(reference))
+def near_similarity(embeddings: np.ndarray, reference: np.ndarray, *, rank: int = NEIGHBOUR) -> np.ndarray:
+    """Cosine similarity to the rank-th most similar reference row, in portions that bound memory."""
+    k = min(rank, len(reference))
     portions = [
         np.partition(embeddings[i : i + 512] @ reference.T, -k, axis=1)[:, -k] for i in range(0, len(embeddings), 512)
     ]
@@ -93,21 +101,38 @@ def near_similarity(embeddings: np.ndarray, reference: np.ndarray) -> np.ndarray
 
 
 def fit_novelty(
-    train: np.ndarray, classes: np.ndarray, *, validation: np.ndarray, validation_scores: np.ndarray, n_classes: int
+    train: np.ndarray, classes: np.ndarray, *, validation: np.ndarray, validation_scores: np.ndarray, n_classes: int, n_near: int = 0
 ) -> Novelty:
-    """Fit on in-scope training rows, and scale on in-scope validation rows. Neither may hold an out-of-scope row."""
+    """Fit on in-scope training rows, and scale on in-scope validation rows. Neither may hold an out-of-scope row.
+
+    n_near: above 0, about so many rows stand for all the training rows (`condensed`).
+    """
     means = np.stack([train[classes == c].mean(axis=0) for c in range(n_classes)])
     within_root = _precision_root(train - means[classes])
     overall_root = _precision_root(train - train.mean(axis=0))
     one = np.ones(len(PARTS))
     raw = Novelty(
         within_root, (means @ within_root).astype(np.float32), overall_root, (train.mean(axis=0) @ overall_root).astype(np.float32),
-        train, np.zeros(len(PARTS)), one, np.array([0.0, 1.0]),
+        train, np.zeros(len(PARTS)), one, np.array([0.0, 1.0]), condensed(train, classes, n=n_near) if n_near else None,
     )  # fmt: skip
     seen = raw.parts(validation, validation_scores)
     scaled = replace(raw, centre=seen.mean(axis=0), spread=np.maximum(seen.std(axis=0), 1e-6))
     mean = scaled.parts(validation, validation_scores).mean(axis=1)
     return replace(scaled, total=np.array([mean.mean(), max(mean.std(), 1e-6)]))
+
+
+def condensed(embeddings: np.ndarray, classes: np.ndarray, *, n: int) -> np.ndarray:
+    """About n rows of length 1, as many a class, that stand for all: the centres of each class's groups (k-means)."""
+    from sklearn.cluster import KMeans
+
+    each = max(1, n // len(np.unique(classes)))
+    centres = []
+    for label in np.unique(classes):
+        rows = embeddings[classes == label]
+        k = min(each, len(np.unique(rows, axis=0)))
+        centres.append(KMeans(k, n_init=1, random_state=0).fit(rows).cluster_centers_)
+    stacked = np.vstack(centres)
+    return (stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 def _precision_root(centred: np.ndarray) -> np.ndarray:

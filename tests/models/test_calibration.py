@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fmcore.models.calibration import conformal_set, fit_conformal, fit_temperature, softmax
+from fmcore.models.calibration import conformal_sizes, fit_conformal, fit_temperature, softmax
 
 
 def drawn(n, *, temperature, seed=0):
@@ -28,13 +28,14 @@ def test_the_conformal_set_holds_the_truth_as_often_as_promised():
     scores, classes = drawn(2000, temperature=1.0)
     probabilities = softmax(scores, temperature=1.0)
     least = fit_conformal(probabilities[:1000], classes[:1000], coverage=0.9)
-    names = ("a", "b", "c", "d")
-    held = [names[c] in conformal_set(p, names, least=least) for p, c in zip(probabilities[1000:], classes[1000:], strict=True)]
+    order = np.argsort(-probabilities[1000:], axis=1)
+    sizes = conformal_sizes(np.take_along_axis(probabilities[1000:], order, axis=1), least=least)
+    held = [c in places[:n] for c, places, n in zip(classes[1000:], order, sizes, strict=True)]
     assert np.mean(held) == pytest.approx(0.9, abs=0.03)
 
 
 def test_too_few_rows_promise_nothing_less_than_every_label():
     probabilities = np.array([[0.7, 0.3]])
     least = fit_conformal(probabilities, np.array([0]), coverage=0.9)
-    assert conformal_set(probabilities[0], ("a", "b"), least=least) == ("a", "b")
-    assert conformal_set(np.array([0.6, 0.4]), ("a", "b"), least=0.9) == ("a",)
+    assert conformal_sizes(probabilities, least=least).tolist() == [2]
+    assert conformal_sizes(np.array([[0.6, 0.4]]), least=0.9).tolist() == [1]
