@@ -60,6 +60,7 @@ def card_of(version: ModelVersion, *, facts: Mapping[str, Any], promotions: Sequ
             "Most confused": _confused(facts.get("confusions")),
             "Languages": _known(facts.get("languages")),
         },
+        **_compression(facts),
         "Decisions": _decisions(version, promotions),
     }
 
@@ -117,6 +118,31 @@ def _weakest_slices(row: Mapping[str, Any]) -> str:
     found = [(name, part.get("ndcg")) for name, part in (row.get("slices") or {}).items() if isinstance(part, Mapping)]
     known = sorted(((name, f) for name, f in found if isinstance(f, Mapping)), key=lambda pair: pair[1]["value"])[:2]
     return "; ".join(f"{name}: NDCG@10 {_figure(figure)}" for name, figure in known) or UNKNOWN
+
+
+def _compression(facts: Mapping[str, Any]) -> Card:
+    """The section that only a compressed version has; figures against the model it was made from, on the same rows and machine."""
+    made = facts.get("compressed")
+    if not isinstance(made, Mapping):
+        return {}
+    lost = made.get("lost") if isinstance(made.get("lost"), Mapping) else {}
+    known = all(isinstance(lost.get(key), int | float) for key in ("value", "low", "high", "n"))
+    spread = f"{lost['value']:.1f} (95 % interval {lost['low']:.1f} to {lost['high']:.1f}, n {lost['n']})" if known else UNKNOWN
+    return {
+        "Compression": {
+            "Made from": _known(made.get("teacher")),
+            "Method": _known(made.get("method")),
+            "Points of accuracy lost": spread,
+            "Points it may lose": _known(made.get("allowed_points")),
+            "Speed against it as served": _times(made.get("speedup")),
+            "Speed against PyTorch fp32": _times(made.get("speedup_pytorch")),
+            "Timed": _known(made.get("timed")),
+        }
+    }
+
+
+def _times(value: Any) -> str:
+    return f"{value:.1f} times" if isinstance(value, int | float) else UNKNOWN
 
 
 def _decisions(version: ModelVersion, promotions: Sequence[Promotion]) -> dict[str, Any]:
