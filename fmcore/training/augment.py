@@ -29,7 +29,7 @@ Judge = Callable[[Sequence[str], Sequence[int]], Sequence[str]]
 """(texts, the row that each was made from) -> a label each, from a model that never learnt from that row."""
 KEPT_FLOOR = 0.9
 """Least share of augmented texts whose label a judge keeps. Below it an augmentation would teach more wrong labels than it is worth."""
-LEAST_JUDGED = 10
+LEAST_JUDGED = 5
 FOLDS = 5
 SWAPPED, DROPPED = 0.3, 0.1
 """Share of the words that may be swapped that are, and of the words that may be dropped."""
@@ -148,7 +148,8 @@ class Added:
 def folds_judge(texts: Sequence[str], labels: Sequence[str], vectors: np.ndarray, embed: Callable[[Sequence[str]], np.ndarray]) -> Judge:
     """A judge made of the rows themselves: FOLDS logistic heads on vectors (n, dim), each answers for the rows it did not learn from.
 
-    embed gives vectors of new texts. The same text is never learnt from in one fold and judged in it as another row.
+    embed gives vectors of new texts; a row's own text has its vector. The same text is never learnt from in one fold and judged in it as
+    another row.
     """
     names, classes = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
     keys = [folded(text) for text in texts]
@@ -160,8 +161,11 @@ def folds_judge(texts: Sequence[str], labels: Sequence[str], vectors: np.ndarray
     }  # fmt: skip
 
     def judge(made: Sequence[str], rows: Sequence[int]) -> list[str]:
-        seen, said = embed(list(made)), np.full(len(made), "", dtype=object)
-        which = folds[np.asarray(rows, dtype=int)]
+        seen, said = vectors[list(rows)], np.full(len(made), "", dtype=object)
+        fresh = [k for k, (text, row) in enumerate(zip(made, rows, strict=True)) if text != texts[row]]
+        if fresh:
+            seen[fresh] = embed([made[k] for k in fresh])
+        which = folds[list(rows)]
         for fold, head in heads.items():
             mine = np.flatnonzero(which == fold)
             if len(mine):

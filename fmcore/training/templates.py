@@ -39,6 +39,8 @@ _HELPERS = frozenset(
     ("not", "have", "has", "had", "was", "were", "is", "are", "be", "been", "being", "will", "would", "could", "may", "might", "can", "to",
      "that", "which", "who")
 )  # fmt: skip
+_COMPARING = frozenset(("compared", "comparison", "from", "versus", "vs", "against", "than", "while", "whereas"))
+"""With two periods in a sentence, a time that is moved would belong to the other one."""
 _JOINED = frozenset(("it", "they", "and", "or", "of"))
 _OURS = "(?:[a-z-]+ ){0,2}?(?:payment|transfer|card|account|top-up|top up|withdrawal|balance|check|money|refund|transaction|order)"
 _ASKED = (
@@ -101,13 +103,13 @@ def _passive(sentence: str) -> str | None:
 def _lead_to_tail(sentence: str) -> str | None:
     """ "In 2009 , sales were flat ." -> "Sales were flat in 2009 ."."""
     found = _LEAD.match(sentence)
-    return None if found is None else f"{_upper(found['rest'])} {_lower(found['lead'])}{found['end']}"
+    return None if found is None or _has(found["rest"], _COMPARING) else f"{_upper(found['rest'])} {_lower(found['lead'])}{found['end']}"
 
 
 def _tail_to_lead(sentence: str) -> str | None:
     """ "Sales were flat in 2009 ." -> "In 2009, sales were flat ."."""
     found = _TAIL.match(sentence)
-    return None if found is None else f"{_upper(found['tail'])}, {_lower(found['rest'])}{found['end']}"
+    return None if found is None or _has(found["rest"], _COMPARING) else f"{_upper(found['tail'])}, {_lower(found['rest'])}{found['end']}"
 
 
 def _said(sentence: str) -> str | None:
