@@ -66,6 +66,11 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="CPU threads a training child may use; 0 means one less than the machine has.")
     bootstrap: bool = Field(True, description="Train a first model on the demo data when the desk starts with none.")
     allow_private_targets: bool = Field(False, description="Let notifications go to addresses that are not on the open internet.")
+    tensorboard_dir: Path | None = Field(None, description="Copy the curves of heavy runs into this folder as TensorBoard event files.")
+    mlflow_uri: str = Field("", description="Copy them to MLflow: http(s)://host, sqlite:///file, or a folder.")
+    wandb_mode: Literal["off", "offline", "online"] = Field("off", description="Copy them to Weights & Biases: into a folder, or online.")
+    wandb_dir: Path | None = Field(None, description="Folder of the offline copies for Weights & Biases; wandb in the home folder.")
+    wandb_host: str = Field("", description="Server of Weights & Biases, needed to be online.")
     secret_api_token: SecretStr | None = Field(None, description="Token every API request must bear; needed beyond this machine.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much the log says.")
 
@@ -89,7 +94,17 @@ def settings() -> Settings:
     return Settings()
 
 
+QUIET_CLIENTS = {
+    "DO_NOT_TRACK": "true",  # else they report their use to their makers
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_ERROR_REPORTING": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # else they wait minutes for a server that is away
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+"""What the clients of mirrors are told where nobody said otherwise."""
+
+
 def child_environment(**extra: str) -> dict[str, str]:
-    """The environment a run's child process gets: the server's own, less every secret."""
+    """The environment a run's child process gets: the server's own, less every secret of ours."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("FM_SECRET")}
-    return {**kept, **extra}
+    return {**QUIET_CLIENTS, **kept, **extra}

@@ -19,7 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fmcore import run_facts
+from fmcore import config, mirrors, run_facts
+from fmcore.mirrors import Mirrors
 from fmcore.nouns import Cancelled, Job
 
 ORPHANED = 75
@@ -35,13 +36,17 @@ class PipeReport:
     def __init__(self, stream: Any):
         self._stream, self._lock = stream, threading.Lock()
         self.cancelled = False
+        self.mirrors: Mirrors | None = None
 
     def progress(self, fraction: float, message: str = "") -> None:
         self.send("progress", fraction=_finite(fraction) or 0.0, message=str(message)[:500])
         self._stop_if_asked()
 
     def metric(self, step: int, **values: float) -> None:
-        self.send("metric", step=int(step), values={name[:60]: _finite(value) for name, value in values.items()})
+        finite = {name[:60]: _finite(value) for name, value in values.items()}
+        self.send("metric", step=int(step), values=finite)
+        if self.mirrors is not None:
+            self.mirrors.metric(int(step), finite)
         self._stop_if_asked()
 
     def device(self, name: str) -> None:
@@ -73,21 +78,57 @@ def main(jobs: Mapping[str, Job], *, argv: list[str] | None = None) -> int:
     report = PipeReport(stream)
     signal.signal(signal.SIGTERM, lambda *_: setattr(report, "cancelled", True))  # the next report call raises Cancelled
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    code, result = _do(jobs, run_dir, report)
+    if not _end_mirrors(report, {0: "succeeded", CANCELLED: "cancelled"}.get(code, "failed"), result):
+        os._exit(code)  # a client that hangs would keep the process
+    return code
+
+
+def _do(jobs: Mapping[str, Job], run_dir: Path, report: PipeReport) -> tuple[int, Mapping[str, Any]]:
+    """The work; (exit code, its result)."""
     try:
         spec = json.loads((run_dir / "spec.json").read_text(encoding="utf-8"))
         before = _tell_what_it_is_made_of(run_dir, report)
-        result = jobs[spec["job"]].work(run_dir, report)
+        _start_mirrors(spec, before, report)
+        result = jobs[spec["job"]].work(run_dir, report) or {}
         _tell_what_it_made(run_dir, report, before)
-        _write_result(run_dir, result or {})
-        return 0
+        _write_result(run_dir, result)
+        return 0, result
     except Cancelled:
-        return CANCELLED
+        return CANCELLED, {}
     except MemoryError as error:
         report.send("error", memory=True, last=_last_line(error), trace=traceback.format_exc(limit=-12)[-8000:])
-        return OUT_OF_MEMORY
+        return OUT_OF_MEMORY, {}
     except BaseException as error:  # noqa: BLE001  whatever ended the job is told to the server, which stores it
         report.send("error", memory=False, last=_last_line(error), trace=traceback.format_exc(limit=-12)[-8000:])
-        return FAILED
+        return FAILED, {}
+
+
+def _start_mirrors(spec: Mapping[str, Any], data: Mapping[str, Any], report: PipeReport) -> None:
+    """Copy the run's curves to where the settings say, if anywhere. A fault costs the copy, not the run."""
+
+    def say(sentence: str) -> None:
+        print(sentence, file=sys.stderr)
+        report.send("facts", facts={"notes": [sentence]})
+
+    try:
+        chosen = mirrors.wanted(config.settings())
+        if chosen:
+            version = run_facts.code_version()
+            tags = {"code": version["commit"] or version["package"], "data_hash": data.get("hash") or "unknown"}
+            run = mirrors.Mirrored(spec["run_id"], spec["job"], mirrors.shareable(spec.get("params") or {}), tags)
+            report.mirrors = mirrors.Mirrors(chosen, run, say=say)
+    except Exception:  # noqa: BLE001  whatever it is, it stands in the run's log
+        traceback.print_exc()
+
+
+def _end_mirrors(report: PipeReport, state: str, result: Mapping[str, Any]) -> bool:
+    """False where a mirror still hangs."""
+    try:
+        return report.mirrors is None or report.mirrors.close(state, run_facts.figures(result))
+    except Exception:  # noqa: BLE001  the same
+        traceback.print_exc()
+        return True
 
 
 def _tell_what_it_is_made_of(run_dir: Path, report: PipeReport) -> Mapping[str, Any]:

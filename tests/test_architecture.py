@@ -99,8 +99,8 @@ def test_heavy_libraries_are_imported_inside_functions():
         ("the environment", r"\bos\.(environ|getenv)\b", ("fmcore/config.py",)),
         (
             "outbound connections",
-            r"^\s*(import|from) (httpx|requests|urllib\.request|socket|huggingface_hub)\b",
-            ("fmcore/data/outbound.py", "fmcore/data/fetch.py", "fmcore/sentiment/guard.py", "jobs/__main__.py", "fmcore/__main__.py", "app.py"),
+            r"^\s*(import|from) (httpx|requests|urllib\.request|socket|huggingface_hub|mlflow|wandb)\b",
+            ("fmcore/data/outbound.py", "fmcore/data/fetch.py", "fmcore/sentiment/guard.py", "fmcore/mirrors.py", "jobs/__main__.py", "fmcore/__main__.py", "app.py"),
         ),
     ],
 )
