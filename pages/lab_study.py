@@ -53,7 +53,7 @@ def _picked(found: list[Study], kind: str) -> Study | None:
     if not found:
         return None
     named = {study.id: study for study in found}
-    told = {study.id: f"{study.dataset}, {ui.local(study.made_at)}" for study in found}
+    told = {study.id: f"{study.dataset}, {ui.local(study.made_at)} ({study.run_id[-8:]})" for study in found}
     chosen = st.selectbox("Study", list(named), key=f"{kind}_study", width=330, format_func=told.get)
     return named.get(chosen, found[0])
 
