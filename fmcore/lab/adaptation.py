@@ -43,7 +43,7 @@ class UnknownObjective(FMError):
 @dataclass(frozen=True)
 class Asked:
     """What a study compares. minutes: for all objectives together; shots: examples a class; seeds: how often they are drawn;
-    learning_rate: of the contrastive objectives and TSDAE (masked words have their own)."""
+    learning_rate: of the objectives for sentences, masked words have their own; layers: the last ones that learn, in every arm."""
 
     objectives: tuple[str, ...] = OBJECTIVES
     base: str = "minilm"
@@ -54,6 +54,7 @@ class Asked:
     batch: int = 32
     max_tokens: int = 64
     learning_rate: float = 1e-4
+    layers: int = 2
     seed: int = 0
     threads: int = 1
     resamples: int = 2000
@@ -100,7 +101,7 @@ def adapted(name: str, corpus: Any, asked: Asked, folder: Path, report: Report) 
         minutes = asked.minutes / len(asked.objectives)
         shared = {
             "objective": name, "base": asked.base, "steps": asked.steps, "minutes": minutes, "batch": asked.batch, "seed": asked.seed,
-            "max_tokens": asked.max_tokens, "threads": asked.threads,
+            "max_tokens": asked.max_tokens, "threads": asked.threads, "layers": asked.layers,
         }  # fmt: skip
         if name == "mlm":
             from fmcore.training import pretrain

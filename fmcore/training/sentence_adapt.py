@@ -18,7 +18,7 @@ import heapq
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from fmcore.models import bases
 from fmcore.models.encoder import Encoder, load_encoder
 from fmcore.models.manifest import write_manifest
 from fmcore.nouns import FMError, Report
-from fmcore.training import devices, loop
+from fmcore.training import devices, exams, loop
 from fmcore.training.contrast import contrastive_loss
 from fmcore.training.finetune import layers_of, padded
 from fmcore.training.opposites import direction, turned
@@ -74,6 +74,12 @@ class Adapting:
     learning_rate: float = 1e-4
     head_learning_rate: float = 1e-3
     device: str | None = None
+    report_s: float = 1.0
+    checkpoint_s: float = 60.0
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the resulting weights: every field but how often to report and to save."""
+        return {k: v for k, v in asdict(self).items() if k not in ("report_s", "checkpoint_s")}
 
     def plan(self) -> loop.Plan:
         """The loop's settings: an epoch of the loop is what lies between two checkpoints."""
@@ -81,7 +87,8 @@ class Adapting:
         return loop.Plan(
             epochs=epochs, batch=self.batch, learning_rate=self.learning_rate, head_learning_rate=self.head_learning_rate, seed=self.seed,
             warmup=0.06 if self.steps else 20 / (ROUND_STEPS * epochs), decay=bool(self.steps),
-            seconds=60 * self.minutes, averaging=0.0 if self.steps else AVERAGING,
+            seconds=0.0 if self.steps else 60 * self.minutes, averaging=0.0 if self.steps else AVERAGING,
+            report_s=self.report_s, checkpoint_s=self.checkpoint_s,
         )  # fmt: skip
 
     def rows_a_round(self) -> int:
@@ -103,15 +110,20 @@ def train(corpus: Any, params: Any, out: Path, report: Report, *, checkpoint: Pa
     encoder = load_encoder(asked.base, max_tokens=asked.max_tokens, device=asked.device)
     began = time.monotonic()
     learnt, held = drawn(corpus, "train", most=MOST_TEXTS, seed=asked.seed), drawn(corpus, "held_back", most=HELD_MOST, seed=asked.seed)
-    outcome, n_tokens = adapt(encoder, learnt, held, asked, report=report, checkpoint=checkpoint, identity=corpus.hash)
+    probe = exams.Probe.of(seed=asked.seed)
+    outcome, n_tokens = adapt(
+        encoder, learnt, held, asked, report=report, checkpoint=checkpoint, identity=corpus.hash, probe=probe.accuracy
+    )  # fmt: skip
     report.progress(0.95, "Writing the adapted base")
     history = [{"step": row["step"], **row} for row in outcome.history]
     figures = {
         **{key: value for key, value in (history[-1] if history else {}).items() if key not in ("epoch", "step")},
-        "steps": outcome.steps, "n_texts": len(learnt), "n_held_back": len(held), "seconds": round(time.monotonic() - began, 1),
+        "steps": outcome.steps, "n_texts": len(learnt), "n_held_back": len(held), "probe": probe.name,
+        "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
     facts = {
         "objective": asked.objective, "start": "continue", "base": encoder.name, "corpus": list(corpus.names), "corpus_hash": corpus.hash,
+        "licences": dict(corpus.licences), "notes": corpus.notes, "params": asked.recipe(),
         "n_tokens": n_tokens, "figures": figures, "device": outcome.device, "seconds": figures["seconds"],
         "synthetic": bool(corpus.synthetic), "parent": encoder.sha256,
     }  # fmt: skip
@@ -122,8 +134,10 @@ def train(corpus: Any, params: Any, out: Path, report: Report, *, checkpoint: Pa
 def _asked(params: Any) -> Adapting:
     if params.start != "continue":
         raise NotAdaptable(f"The objective {params.objective} needs a base to start from.", "Choose start: continue, or the objective mlm.")
-    shared = ("objective", "base", "steps", "minutes", "batch", "max_tokens", "checkpoints", "seed", "threads")
-    return Adapting(**{name: getattr(params, name) for name in shared})
+    shared = ("objective", "base", "steps", "minutes", "batch", "max_tokens", "checkpoints", "seed", "threads", "layers", "device",
+              "report_s", "checkpoint_s")  # fmt: skip
+    rate = {"learning_rate": params.learning_rate} if params.learning_rate else {}
+    return Adapting(**{name: getattr(params, name) for name in shared}, **rate)
 
 
 def save(encoder: Encoder, out: Path, *, curve: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
@@ -209,7 +223,7 @@ def adapt(
         collate,
         loss,
         watch=watch,
-        identity=f"sentence_adapt {encoder.sha256} {identity} {params}",
+        identity=f"sentence_adapt {encoder.sha256} {identity} {params.recipe()}",
     )
     outcome = loop.fit(subject, plan, report=report, checkpoint=checkpoint, device=torch.device(encoder.device), span=(0.05, 0.95))
     return outcome, int(model.tokens)

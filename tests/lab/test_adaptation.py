@@ -48,7 +48,8 @@ def data():
 def corpus(texts):
     parts = {"train": texts, "held_back": texts[:0]}
     return SimpleNamespace(
-        documents=lambda part="train": iter([(t,) for t in parts[part]]), hash="abc", names=("ways",), synthetic=True, notes=["A note."]
+        documents=lambda part="train": iter([(t,) for t in parts[part]]),
+        hash="abc", names=("ways",), licences={}, synthetic=True, notes=["A note."],
     )
 
 
