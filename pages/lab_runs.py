@@ -5,6 +5,9 @@ Draws what comparing_runs reads from stored rows.
 
 from __future__ import annotations
 
+import datetime as dt
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +25,8 @@ LATEST = 300
 MOST = 6
 """Runs beside each other: beyond, neither table nor colours can be read."""
 ICONS = {"data": "database", "base": "foundation", "run": "play_circle", "version": "deployed_code", "champion": "verified"}
+_HASH = re.compile(r"[0-9a-f]{16,}")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00$")
 KINDS = {"data": "Data set", "base": "Base model", "run": "Run", "version": "Version", "champion": "Served"}
 
 
@@ -43,7 +48,7 @@ def draw(desk: Any) -> None:
 
 def _beside(desk: Any, runs: list[Run]) -> None:
     ui.card("Runs side by side", "only what differs is shown")
-    jobs = list(dict.fromkeys(run.job for run in runs))
+    jobs = [name for name, _ in Counter(run.job for run in runs).most_common()]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         job = st.selectbox("Job", jobs, key="runs_job", format_func=lambda name: desk.jobs[name].title, width=280)
         there = {run.id: run for run in runs if run.job == job}
@@ -72,7 +77,7 @@ def _beside(desk: Any, runs: list[Run]) -> None:
 def _named(run: Run) -> str:
     """A run as it is picked: when, on what, how it ended; with the end of its id, for two alike would be one choice."""
     what = " ".join(str(run.params[key]) for key in ("task", "dataset", "recipe", "objective", "method") if run.params.get(key))
-    return f"{ui.local(run.requested_at)}, {what or run.id}, {live.STATES[run.state][0].lower()} ({run.id[-8:]})"
+    return ", ".join(part for part in (ui.local(run.requested_at), what, live.STATES[run.state][0].lower(), run.id[-8:]) if part)
 
 
 def _baseline(desk: Any, compared: Comparison) -> None:
@@ -185,7 +190,8 @@ def _descent(desk: Any, runs: list[Run]) -> None:
 
 def lines(node: Node, depth: int = 0) -> Iterator[str]:
     """The tree as a nested markdown list: icon, kind, title, what is known of it."""
-    detail = "; ".join(f"{ui.esc(name)} {ui.esc(_said(value))}" for name, value in node.detail.items() if value not in (None, "", {}, []))
+    known = {figures.label(name): _said(value) for name, value in node.detail.items() if value not in (None, "", {}, [])}
+    detail = "; ".join(f"{ui.esc(name)} {ui.esc(words)}" for name, words in known.items())
     title = f"**{ui.esc(node.title)}**" if node.asked else ui.esc(node.title)
     kind = f":gray[{KINDS.get(node.kind, node.kind)}]"
     yield f"{'    ' * depth}- :material/{ICONS.get(node.kind, 'circle')}: {kind} {title}{f' :small[:gray[{detail}]]' if detail else ''}"
@@ -196,6 +202,10 @@ def lines(node: Node, depth: int = 0) -> Iterator[str]:
 def _said(value: Any) -> str:
     if isinstance(value, Mapping):
         return figures.full(value) if figures.is_figure(value) else ", ".join(f"{name} {_said(inner)}" for name, inner in value.items())
-    if hasattr(value, "isoformat"):
-        return clock.ago(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(f"{one['how']} {one['id']}" if isinstance(one, Mapping) and "how" in one else _said(one) for one in value)
+    if isinstance(value, str) and _MOMENT.match(value):
+        return clock.ago(dt.datetime.fromisoformat(value))
+    if isinstance(value, str) and _HASH.fullmatch(value):
+        return value[:12]
     return f"{value:,.4g}" if isinstance(value, float) else str(value)

@@ -92,8 +92,8 @@ def measure(
     yardstick (a champion, or the teacher of one). max_lost: points of accuracy that the chosen one may lose, by its point estimate.
 
     {"rows", "reference", "choice", "machine", "sentence", "notes", "n", "slice_n"}; a row: version, variant, title, form, serving,
-    accuracy, low, high, macro_f1, lost_points, lost_low, lost_high (points lost against the reference on the same rows, paired), texts_per_s, p50_ms,
-    p95_ms, mb, speedup, on_front, slices ({"length: short ...": accuracy}), n.
+    accuracy, low, high, macro_f1, lost_points, lost_low, lost_high (points lost against the reference on the same rows, paired),
+    texts_per_s, p50_ms, p95_ms, mb, speedup, on_front, slices ({"length: short ...": accuracy}), n.
     Raises NothingToCompare, and BadModel for a folder that does not load.
     """
     if not variants:
