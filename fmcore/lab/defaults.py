@@ -64,6 +64,13 @@ def choose(store: Store, task: str, choice: Choice, *, study_id: str, reason: st
     return found
 
 
+def adopted(store: Store, task: str, choice: Choice, *, study_id: str, reason: str, by: str) -> bool:
+    """`choose` for a job's land: once a study, so that a second landing does not undo what a person did since. Always True."""
+    if not store.rows("SELECT 1 FROM task_defaults WHERE task = ? AND study_id = ? LIMIT 1", task, study_id):
+        choose(store, task, choice, study_id=study_id, reason=reason, by=by)
+    return True
+
+
 def reset(store: Store, task: str, *, by: str, reason: str = "Taken back.") -> None:
     """Back to the recipe of tasks.py. What was chosen stays in the table. Raises UnknownTask."""
     tasks.task(task)
