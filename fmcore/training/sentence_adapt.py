@@ -59,7 +59,10 @@ class NotAdaptable(FMError):
 
 @dataclass(frozen=True)
 class Adapting:
-    """What can be asked of a run. steps: optimiser steps, 0 to go on until `minutes` are over; layers: the last ones that learn, 0 all."""
+    """What can be asked of a run. steps: optimiser steps, 0 to go on until `minutes` are over; layers: the last ones that learn, 0 all.
+
+    batch: sentences of a step; a row of polarity brings two more with it, so half as many rows make about the same work.
+    """
 
     objective: str = "simcse"
     base: str = "minilm"
@@ -81,11 +84,16 @@ class Adapting:
         """What decides the resulting weights: every field but how often to report and to save."""
         return {k: v for k, v in asdict(self).items() if k not in ("report_s", "checkpoint_s")}
 
+    @property
+    def rows(self) -> int:
+        """Rows of a step."""
+        return max(2, self.batch // 2) if self.objective == "polarity" else self.batch
+
     def plan(self) -> loop.Plan:
         """The loop's settings: an epoch of the loop is what lies between two checkpoints."""
         epochs = max(1, min(self.checkpoints, self.steps)) if self.steps else 1_000_000
         return loop.Plan(
-            epochs=epochs, batch=self.batch, learning_rate=self.learning_rate, head_learning_rate=self.head_learning_rate, seed=self.seed,
+            epochs=epochs, batch=self.rows, learning_rate=self.learning_rate, head_learning_rate=self.head_learning_rate, seed=self.seed,
             warmup=0.06 if self.steps else 20 / (ROUND_STEPS * epochs), decay=bool(self.steps),
             seconds=0.0 if self.steps else 60 * self.minutes, averaging=0.0 if self.steps else AVERAGING,
             report_s=self.report_s, checkpoint_s=self.checkpoint_s,
@@ -93,7 +101,7 @@ class Adapting:
 
     def rows_a_round(self) -> int:
         """Rows of an epoch of the loop."""
-        return self.batch * (max(1, self.steps // max(1, min(self.checkpoints, self.steps))) if self.steps else ROUND_STEPS)
+        return self.rows * (max(1, self.steps // max(1, min(self.checkpoints, self.steps))) if self.steps else ROUND_STEPS)
 
 
 def train(corpus: Any, params: Any, out: Path, report: Report, *, checkpoint: Path | None = None) -> dict[str, Any]:
