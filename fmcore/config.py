@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 class Profile:
     """The constants behind the one dial. max_tokens: longest text a model reads; batch: training batch size; masking_steps: training
     steps of the masked language model; sequence_width, sequence_window: size of the sequence model, and how many latest items it reads;
-    long_...: the same where training may take its time; agent_steps: steps of an agent in the simulator, with one seed."""
+    long_...: the same where training may take its time; agent_steps: steps of an agent in the simulator, with one seed; pretrain_size,
+    pretrain_minutes: the model that is pretrained from scratch (training/pretrain.py's SIZES), and for how long."""
 
     batch: int
     encode_batch: int
@@ -32,6 +33,8 @@ class Profile:
     long_sequence_width: int
     long_sequence_window: int
     agent_steps: int
+    pretrain_size: str
+    pretrain_minutes: float
 
 
 # fmt: off
@@ -39,14 +42,17 @@ PROFILES = {
     "tiny": Profile(
         batch=16, encode_batch=32, max_tokens=32, epochs=1, random_features=256, bootstrap_resamples=200, masking_steps=20,
         sequence_width=16, sequence_window=20, long_sequence_width=16, long_sequence_window=20, agent_steps=256,
+        pretrain_size="tiny", pretrain_minutes=0.5,
     ),
     "base": Profile(
         batch=32, encode_batch=64, max_tokens=64, epochs=3, random_features=4000, bootstrap_resamples=1000, masking_steps=400,
         sequence_width=64, sequence_window=50, long_sequence_width=128, long_sequence_window=200, agent_steps=16_000,
+        pretrain_size="tiny", pretrain_minutes=15.0,
     ),
     "gpu": Profile(
         batch=64, encode_batch=256, max_tokens=128, epochs=5, random_features=4000, bootstrap_resamples=1000, masking_steps=4000,
         sequence_width=128, sequence_window=200, long_sequence_width=128, long_sequence_window=200, agent_steps=40_000,
+        pretrain_size="small", pretrain_minutes=15.0,
     ),
 }
 # fmt: on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobs import (
+    ablation,
     adaptation,
     alerts,
     board,
@@ -16,6 +17,7 @@ from jobs import (
     label_study,
     maintain,
     masked_lm,
+    pretrain,
     recommend,
     reinforce,
     score,
@@ -30,9 +32,11 @@ JOBS = {
         reinforce.JOB,
         explain.JOB,
         masked_lm.JOB,
+        pretrain.JOB,
         compress.JOB,
         board.JOB,
         adaptation.JOB,
+        ablation.JOB,
         label_study.JOB,
         fetch.JOB,
         maintain.JOB,

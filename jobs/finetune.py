@@ -11,15 +11,18 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from fmcore import tasks
 from fmcore.config import settings
 from fmcore.data import catalogue
 from fmcore.data.catalogue import LabelledData
+from fmcore.lab import defaults
+from fmcore.lab.defaults import Choice
 from fmcore.models.registry import Registry
 from fmcore.nouns import Job, Report
 from fmcore.store.store import Store
+from fmcore.training import augment
 from jobs.folder import read_json
 from jobs.promoting import promotion
 
@@ -29,10 +32,15 @@ FEW_SHOT_EPOCHS = 8
 """A handful of rows a label makes short epochs: 8 of them took 5 shots on Banking77 from 0.804 to 0.816."""
 
 
+KNOBS = ("base", "weight_decay", "dropout", "label_smoothing", "consistency", "augmentation", "patience")
+"""What a champion's retraining takes over from it, beside its recipe and data."""
+
+
 class Params(BaseModel, extra="forbid"):
     task: Literal[tuple(tasks.TASKS)] = Field("intent", description="What the model is for.")
     dataset: str = Field("", title="Data set (empty: the task's demo data)", max_length=1000, description="A data set of the catalogue, or the path of a CSV file with the columns text,label; champion: the present model's; empty: the task's demo data.")  # noqa: E501  # fmt: skip
     recipe: Literal["auto", "linear", "contrast", "full", "lora", "champion"] = Field("auto", description="auto: the task's usual one. linear: a head on the frozen encoder, minutes. contrast: for few shots, pulls messages of one intent together first. full: tune every layer, the best accuracy. lora: tune small adapters, less memory on a GPU. champion: the present model's.")  # noqa: E501  # fmt: skip
+    base: str = Field("", title="Base model (empty: the setting's)", max_length=500, description="minilm, base:NAME for one pretrained here, a folder or a hub id; empty takes FM_BASE_MODEL.")  # noqa: E501  # fmt: skip
     epochs: int = Field(0, title="Epochs (0: automatic)", ge=0, le=50, description="Passes over the training rows (full, lora); 0: the profile's, or 8 for few shots.")  # noqa: E501  # fmt: skip
     batch: int = Field(0, title="Batch (0: automatic)", ge=0, le=1024, description="Rows a training step (full, lora); 0 takes the profile's.")  # noqa: E501  # fmt: skip
     learning_rate: float = Field(1e-4, gt=0, le=0.1, allow_inf_nan=False, description="Peak learning rate of the encoder (full, lora); the head's is ten times that.")  # noqa: E501  # fmt: skip
@@ -42,7 +50,21 @@ class Params(BaseModel, extra="forbid"):
     promote: Literal["gate", "always", "never"] = Field("gate", description="gate: serve the model if it is better on the same held-out rows. always or never: whatever the gate says.")  # noqa: E501  # fmt: skip
     reason: str = Field("", max_length=500, description="Why this run: kept with the promotion.")
     refit: bool = Field(True, description="Fit the shipped head on validation rows too, and on test rows that were cut from the training file. Figures stay those from before (full, lora; linear always does).")  # noqa: E501  # fmt: skip
+    weight_decay: float = Field(0.01, ge=0, le=1, allow_inf_nan=False, description="How strongly weights are pulled to zero (full, lora).")  # noqa: E501  # fmt: skip
+    dropout: float = Field(0.1, ge=0, le=0.9, allow_inf_nan=False, description="Share of activations left out in training (full, lora); 0.1 leaves the layers as the base model has them.")  # noqa: E501  # fmt: skip
+    label_smoothing: float = Field(0.0, ge=0, le=0.5, allow_inf_nan=False, description="Share of each row's aim that goes to all labels alike (full, lora).")  # noqa: E501  # fmt: skip
+    consistency: float | None = Field(None, title="R-Drop", ge=0, le=10, allow_inf_nan=False, description="Two passes under different dropout are pulled together this strongly (full, lora); empty: the task's usual.")  # noqa: E501  # fmt: skip
+    augmentation: str = Field("", max_length=200, description="Training texts in other words, where their label is kept (full, lora): synonym, back_template, token_dropout, with commas between them.")  # noqa: E501  # fmt: skip
+    patience: int | None = Field(None, ge=0, le=50, description="Epochs without a better validation that end the training (full, lora); 0 never stops; empty: 2, and never with few shots.")  # noqa: E501  # fmt: skip
     fast: bool = Field(False, description="A first model in seconds: fewer served forms and heads are tried (linear).")
+
+    @field_validator("augmentation")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        strangers = [name for name in augmentations(value) if name not in augment.AUGMENTATIONS]
+        if strangers:
+            raise ValueError(f"there is no augmentation {strangers[0][:40]!r}; augmentations: {', '.join(augment.AUGMENTATIONS)}")
+        return value
 
 
 def prepare(store: Store, params: Params, run_dir: Path) -> None:
@@ -54,7 +76,7 @@ def prepare(store: Store, params: Params, run_dir: Path) -> None:
     data = catalogue.load(params.dataset)
     tasks.check_fits(params.task, data.name, data.labels)
     data.save(run_dir / "data")
-    chosen = {"params": params.model_dump(), "base": settings().base_model, "profile": settings().profile}
+    chosen = {"params": params.model_dump(), "base": params.base or settings().base_model, "profile": settings().profile}
     (run_dir / "settings.json").write_text(json.dumps(chosen, indent=1), encoding="utf-8")
 
 
@@ -100,17 +122,32 @@ def land(store: Store, run_dir: Path) -> dict[str, Any]:
 
 
 def _resolved(store: Store, params: Params) -> Params:
-    """The parameters with the task's demo data for no data set, its recipe for "auto", and the champion's choices for "champion"."""
+    """The parameters with the task's demo data for no data set, its recipe or what a study chose for "auto", and the champion's choices
+    for "champion"."""
     usual = tasks.task(params.task).default_dataset
     if params.recipe == AUTO:
-        params = params.model_copy(update={"recipe": tasks.task(params.task).recipe})
+        params = _as_chosen(store, params)
     if CHAMPION not in (params.recipe, params.dataset):
         return params.model_copy(update={"dataset": params.dataset or usual})
     champion = Registry(store).champion(params.task)
     before = dict(champion.metrics.get("params") or {}) if champion else {}
     recipe = before.get("recipe", tasks.task(params.task).recipe) if params.recipe == CHAMPION else params.recipe
     dataset = before.get("dataset", usual) if params.dataset == CHAMPION else params.dataset or usual
-    return params.model_copy(update={"recipe": recipe, "dataset": dataset})
+    knobs = {name: before[name] for name in KNOBS if name in before} if params.recipe == CHAMPION else {}
+    return params.model_copy(update={**knobs, "recipe": recipe, "dataset": dataset})
+
+
+def _as_chosen(store: Store, params: Params) -> Params:
+    """The recipe, base and options that a study chose for the task, else its usual recipe. What a person set otherwise stays."""
+    choice = defaults.chosen(store, params.task) or Choice(tasks.task(params.task).recipe)
+    options = {"base": choice.base, **choice.options}
+    free = {name: value for name, value in options.items() if getattr(params, name, None) == Params.model_fields[name].default}
+    return Params(**{**params.model_dump(), **free, "recipe": choice.recipe})
+
+
+def augmentations(listed: str) -> tuple[str, ...]:
+    """The names in "synonym, token_dropout"."""
+    return tuple(listed.replace(",", " ").split())
 
 
 def _train(data: LabelledData, params: Params, base: str, out: Path, report: Report, checkpoint: Path) -> dict[str, Any]:
@@ -131,7 +168,9 @@ def _train(data: LabelledData, params: Params, base: str, out: Path, report: Rep
     tuning = finetune.Tuning(
         **common, recipe=params.recipe, epochs=params.epochs or epochs, batch=params.batch or limits.batch,
         learning_rate=params.learning_rate, refit=params.refit, threads=settings().training_threads(),
-        consistency=task.consistency,
+        consistency=task.consistency if params.consistency is None else params.consistency, weight_decay=params.weight_decay,
+        dropout=params.dropout, label_smoothing=params.label_smoothing, augmentation=augmentations(params.augmentation),
+        patience=params.patience,
     )  # fmt: skip
     return finetune.train(data, tuning, out, report, checkpoint=checkpoint)
 
