@@ -31,7 +31,8 @@ TITLES = {
 }  # fmt: skip
 OBJECTIVES = tuple(name for name in TITLES if name != BASE)
 PARTS = ("validation", "test")
-ENCODE_BATCH = 64
+ENCODE_BATCH, CHECKPOINTS = 64, 2
+"""Looking at an arm on its way takes from its time to learn."""
 TRAINING_SHARE = 0.9
 """Of the progress; the rest is measuring."""
 
@@ -101,7 +102,7 @@ def adapted(name: str, corpus: Any, asked: Asked, folder: Path, report: Report) 
         minutes = asked.minutes / len(asked.objectives)
         shared = {
             "objective": name, "base": asked.base, "steps": asked.steps, "minutes": minutes, "batch": asked.batch, "seed": asked.seed,
-            "max_tokens": asked.max_tokens, "threads": asked.threads, "layers": asked.layers,
+            "max_tokens": asked.max_tokens, "threads": asked.threads, "layers": asked.layers, "checkpoints": CHECKPOINTS,
         }  # fmt: skip
         if name == "mlm":
             from fmcore.training import pretrain

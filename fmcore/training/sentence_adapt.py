@@ -49,8 +49,8 @@ NEIGHBOURS = 40
 """Ranks by length within which a sentence without a direction is drawn for one with it."""
 AVERAGING = 4.0
 """A run that ends by the clock keeps its rate; the average over about its last fifth stands for the fall at the end. See loop.Plan."""
-ROUND_STEPS = 50
-"""Optimiser steps between two checkpoints where the clock, not a number of steps, ends the run."""
+ROUND_STEPS, WARM_STEPS = 20, 10
+"""Where the clock, not a number of steps, ends the run: steps between two looks at it, and steps in which the rate rises."""
 
 
 class NotAdaptable(FMError):
@@ -94,7 +94,7 @@ class Adapting:
         epochs = max(1, min(self.checkpoints, self.steps)) if self.steps else 1_000_000
         return loop.Plan(
             epochs=epochs, batch=self.rows, learning_rate=self.learning_rate, head_learning_rate=self.head_learning_rate, seed=self.seed,
-            warmup=0.06 if self.steps else 20 / (ROUND_STEPS * epochs), decay=bool(self.steps),
+            warmup=0.06 if self.steps else WARM_STEPS / (ROUND_STEPS * epochs), decay=bool(self.steps),
             seconds=0.0 if self.steps else 60 * self.minutes, averaging=0.0 if self.steps else AVERAGING,
             report_s=self.report_s, checkpoint_s=self.checkpoint_s,
         )  # fmt: skip
@@ -125,7 +125,7 @@ def train(corpus: Any, params: Any, out: Path, report: Report, *, checkpoint: Pa
     report.progress(0.95, "Writing the adapted base")
     history = [{"step": row["step"], **row} for row in outcome.history]
     figures = {
-        **{key: value for key, value in (history[-1] if history else {}).items() if key not in ("epoch", "step")},
+        **{key: value for row in history for key, value in row.items() if key not in ("epoch", "step")},
         "steps": outcome.steps, "n_texts": len(learnt), "n_held_back": len(held), "probe": probe.name,
         "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
@@ -207,6 +207,8 @@ def adapt(
     model = _counted(encoder.model, objective.decoder).to(encoder.device)
     order = np.argsort([len(ids) for ids in objective.tokens], kind="stable")
     n_rows, began, start = params.rows_a_round(), time.monotonic(), int(model.tokens)
+    due_s = 0.0 if params.steps else 60 * params.minutes / params.checkpoints
+    looked = began
     spots = np.linspace(0, len(order), n_rows, endpoint=False)
 
     def collate(which: Sequence[int]) -> dict[str, Tensor]:
@@ -219,8 +221,13 @@ def adapt(
         return objective.loss(batch)
 
     def watch(_step: int) -> dict[str, float]:
-        pace = (int(model.tokens) - start) / max(1e-9, time.monotonic() - began)
-        seen = {"tokens": int(model.tokens), "tokens_per_s": round(pace, 1), **_figures(encoder, held)}
+        nonlocal looked
+        now = time.monotonic()
+        seen = {"tokens": int(model.tokens), "tokens_per_s": round((int(model.tokens) - start) / max(1e-9, now - began), 1)}
+        if now - looked < due_s:
+            return seen
+        looked = now
+        seen |= _figures(encoder, held)
         return seen if probe is None else {**seen, "probe_accuracy": probe(encoder)}
 
     plan = params.plan()
