@@ -139,7 +139,7 @@ def train(data: LabelledData, params: Tuning, out: Path, report: Report, *, chec
     return finish(encoder, learnt, out, plan=plan, report=report, span=(0.85, 1.0))
 
 
-def training_facts(outcome: loop.Outcome, baseline: float, extra: augment.Added) -> dict[str, Any]:
+def training_facts(outcome: loop.Outcome, baseline: float, extra: augment.Added = NOTHING_MORE) -> dict[str, Any]:
     """The training's own figures for metrics.json; augmentations only where there are any."""
     told = {"augmentations": [asdict(each) for each in extra.told], "n_augmented": len(extra.texts)} if extra.told else {}
     return {
