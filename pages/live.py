@@ -13,6 +13,7 @@ import streamlit as st
 from plotly.subplots import make_subplots
 
 from fmcore import clock
+from fmcore.lab.label_methods import METHODS
 from fmcore.nouns import Run
 from fmcore.recommend.agents import AGENTS
 from fmcore.tasks import RECOMMEND
@@ -38,6 +39,7 @@ CURVES = {
     "masked_accuracy": ("Masked accuracy", "share of hidden words right in held-back text, %", ".1f", 100),
     "probe_accuracy": ("Probe accuracy", "sentiment, by a head on the frozen checkpoint, %", ".1f", 100),
     **{f"return_{a.name}": (a.title, "likes a visit, one seed after another", ".2f", 1) for a in AGENTS.values() if a.learns},
+    **{f"{m.name}_accuracy": (m.title, "share right, %, by labels a class instead of steps", ".1f", 100) for m in METHODS.values()},
     "examples_per_s": ("Speed", "examples a second", ".0f", 1),
     "tokens_per_s": ("Speed", "tokens a second", ",.0f", 1),
     "rss_mb": ("Memory", "resident memory of the run, MB", ".0f", 1),
@@ -49,8 +51,10 @@ CURVES = {
 
 RETURNS = tuple(name for name in CURVES if name.startswith("return_"))
 """Curves of agents that learn by trying."""
+BY_LABELS = tuple(f"{name}_accuracy" for name in METHODS)
+"""Curves of the label study."""
 MAIN = (
-    "loss", "val_loss", "val_accuracy", "val_ndcg", "accuracy", "masked_accuracy", "probe_accuracy", *RETURNS,
+    "loss", "val_loss", "val_accuracy", "val_ndcg", "accuracy", "masked_accuracy", "probe_accuracy", *RETURNS, *BY_LABELS,
     "examples_per_s", "tokens_per_s",
 )  # fmt: skip
 """The curves that are always drawn; the rest is there on request."""
