@@ -50,7 +50,7 @@ class Params(BaseModel, extra="forbid"):
     promote: Literal["gate", "always", "never"] = Field("gate", description="gate: serve the model if it is better on the same held-out rows. always or never: whatever the gate says.")  # noqa: E501  # fmt: skip
     reason: str = Field("", max_length=500, description="Why this run: kept with the promotion.")
     refit: bool = Field(True, description="Fit the shipped head on validation rows too, and on test rows that were cut from the training file. Figures stay those from before (full, lora; linear always does).")  # noqa: E501  # fmt: skip
-    weight_decay: float = Field(0.01, ge=0, le=1, allow_inf_nan=False, description="How strongly weights are pulled to zero (full, lora).")  # noqa: E501  # fmt: skip
+    weight_decay: float = Field(0.01, ge=0, le=1, allow_inf_nan=False, description="How strongly weights are pulled to zero.")
     dropout: float = Field(0.1, ge=0, le=0.9, allow_inf_nan=False, description="Share of activations left out in training (full, lora); 0.1 leaves the layers as the base model has them.")  # noqa: E501  # fmt: skip
     label_smoothing: float = Field(0.0, ge=0, le=0.5, allow_inf_nan=False, description="Share of each row's aim that goes to all labels alike (full, lora).")  # noqa: E501  # fmt: skip
     consistency: float | None = Field(None, title="R-Drop", ge=0, le=10, allow_inf_nan=False, description="Two passes under different dropout are pulled together this strongly (full, lora); empty: the task's usual.")  # noqa: E501  # fmt: skip

@@ -176,7 +176,8 @@ def told(
     confirmed = best is not None and next(row for row in shown if row["name"] == best["name"])["verdict"] == HELPS
     winner = best["name"] if confirmed else None
     present = next((each.name for each in rows if each.options == params.present), PRESENT)
-    options = {**PLAIN, **next((each.options for each in rows if each.name == winner), {})} if winner else {}
+    plain = {knob: value for knob, value in PLAIN.items() if knob != "patience"}  # with all rows there are validation rows to stop by
+    options = plain | dict(next(each.options for each in rows if each.name == winner)) if winner else {}
     adoptable, why = _against_present(winner, present, done, params)
     return {
         "rows": shown,
@@ -242,7 +243,7 @@ def _refused(rows: Sequence[Regulariser], done: Mapping[tuple[str, int], Cell]) 
         cells = [cell for (name, _), cell in done.items() if name == each.name and cell.told]
         bare = sum(any(check["refused"] for check in cell.told) for cell in cells)
         if bare:
-            out.append(f"{each.title}: with {bare} of {len(cells)} seeds the drawn rows did not show that labels are kept; nothing was added.")
+            out.append(f"{each.title}: with {bare} of {len(cells)} seeds labels were not shown to be kept: nothing was added.")
     return out
 
 
