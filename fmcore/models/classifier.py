@@ -32,6 +32,8 @@ Embed = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
 FORMAT = 1
 LEXICAL_FORMAT = 2
 """That of a folder with lexical scores: an FM Desk that does not know them must not read it and leave them out."""
+CASCADE = "cascade.json"
+"""The file that tells a folder of two models from one of a single model."""
 HELDOUT_COLUMNS = ["text_hash", "label", "predicted", "score", "novelty", "in_scope"]
 
 
@@ -190,8 +192,10 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path, *, version: str, threads: int = 0) -> Classifier:
-        """The classifier of a model folder, encoder and all. Raises BadModel when the folder does not hold one."""
+        """The classifier of a model folder, encoder and all: a Cascade where it holds two models. Raises BadModel when it holds none."""
         folder = Path(folder)
+        if cls is Classifier and (folder / CASCADE).is_file():
+            return _cascade().load(folder, version=version, threads=threads)
         model = cls.load_without_encoder(folder, version=version)
         try:
             form = StaticEncoder if (folder / STATIC).is_file() and not (folder / "encoder.onnx").is_file() else ServedEncoder
@@ -205,6 +209,8 @@ class Classifier:
     @classmethod
     def load_without_encoder(cls, folder: Path, *, version: str) -> Classifier:
         """All but the encoder: enough to decide on embeddings, and quick."""
+        if cls is Classifier and (Path(folder) / CASCADE).is_file():
+            return _cascade().load_without_encoder(folder, version=version)
         try:
             return cls._read(Path(folder), version)
         except BadModel:
@@ -279,6 +285,12 @@ class Classifier:
         if in_scope:
             return f"In scope: {numbers}."
         return f"Out of scope: {strangest_part(parts)}; {numbers}."
+
+
+def _cascade() -> type[Classifier]:
+    from fmcore.models.cascade import Cascade  # which is a Classifier, so that it cannot be known when this module is read
+
+    return Cascade
 
 
 def _unreadable(folder: Path, problem: object) -> BadModel:
