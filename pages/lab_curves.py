@@ -16,15 +16,18 @@ from fmcore import clock
 from fmcore.lab import monitor
 from fmcore.lab.monitor import Watched
 from fmcore.run_facts import RunFacts
-from pages import figures, live, ui
+from pages import figures, lab_drawing, live, ui
+from pages.lab_drawing import Curve
 
 COMPARED = {
-    "probe_accuracy": ("Probe accuracy", "sentiment, by a head on the frozen checkpoint, %", 100),
-    "masked_accuracy": ("Masked accuracy", "share of hidden words right in held-back text, %", 100),
-    "loss": ("Loss", "nats", 1),
+    "probe_accuracy": ("Probe accuracy", "%", "sentiment, by a linear head on the frozen checkpoint, % right", 100),
+    "masked_accuracy": ("Masked accuracy", "%", "hidden words of held-back text, % right", 100),
+    "loss": ("Loss", "nats", "nats a hidden piece while learning", 1),
 }
-"""Figure -> title, unit, factor."""
+"""Figure -> title, unit, what it is, factor."""
 MOST_COMPARED = 5
+LEARNT = {"masked_accuracy": "masked words", "probe_accuracy": "sentiment probe", "pair_accuracy": "sentence pairs"}
+"""Shares of right answers that a checkpoint is measured on."""
 
 
 def kind(about: Mapping[str, Any]) -> str:
@@ -35,7 +38,7 @@ def kind(about: Mapping[str, Any]) -> str:
 
 def corpus(about: Mapping[str, Any]) -> str:
     """The corpus by name. Plain text."""
-    named = about.get("corpus") or about.get("corpora") or "unknown"
+    named = about.get("corpus") or "the finance texts here"
     return named if isinstance(named, str) else ", ".join(map(str, named))
 
 
@@ -48,30 +51,38 @@ def title(watched: Watched) -> str:
     return f"{state}: {words}, asked for {ui.local(watched.run.requested_at)}"
 
 
+def _short(watched: Watched) -> str:
+    """Its name and where it started from, for the end of a line. Plain text."""
+    name = watched.base.name if watched.base is not None else f"run {watched.run.id[-8:]}"
+    start = "scratch" if watched.about.get("start") == "scratch" else "continued"
+    return f"{ui.short(name, 24)}, {start}"
+
+
 def of(curves: pd.DataFrame, name: str) -> pd.DataFrame:
     """One curve's points by step; of two at one step the later one, since a resumed run tells it again."""
     rows = curves[curves["name"] == name] if len(curves) else curves
     return rows.drop_duplicates("step", keep="last").sort_values("step")
 
 
-def headline(curves: pd.DataFrame) -> None:
+def headline(curves: pd.DataFrame, *, at_work: bool) -> None:
     """Four figures: the newest of each, against where it began."""
     masked, unigram = of(curves, "masked_accuracy"), of(curves, "unigram_accuracy")
+    none = "not yet" if at_work else figures.NONE
     with st.grid(4, min_column_width=190, gap="small"):
-        _kpi("Masked accuracy", masked, 100, "%", vs=_times(masked, unigram))
-        _kpi("Probe accuracy, sentiment", of(curves, "probe_accuracy"), 100, "%", vs="at the first checkpoint")
-        _kpi("Loss, nats", of(curves, "loss"), 1, "", good="down", vs="at the first point")
+        _kpi("Masked accuracy", masked, 100, none=none, vs=_times(masked, unigram))
+        _kpi("Probe accuracy, sentiment", of(curves, "probe_accuracy"), 100, none=none)
+        _kpi("Loss, nats", of(curves, "loss"), 1, none=none, good="down")
         speed = of(curves, "tokens_per_s")
-        ui.kpi("Tokens a second", f"{speed['value'].iloc[-1]:,.0f}" if len(speed) else figures.NONE, vs="newest")
+        ui.kpi("Tokens a second", f"{speed['value'].iloc[-1]:,.0f}" if len(speed) else none, vs="newest" if len(speed) else "")
 
 
-def _kpi(label: str, rows: pd.DataFrame, factor: float, unit: str, *, vs: str, good: str = "up") -> None:
+def _kpi(label: str, rows: pd.DataFrame, factor: float, *, none: str, vs: str = "since the first", good: str = "up") -> None:
     if not len(rows):
-        ui.kpi(label, figures.NONE)
+        ui.kpi(label, none)
         return
     value, change = factor * rows["value"].iloc[-1], factor * (rows["value"].iloc[-1] - rows["value"].iloc[0])
-    digits = 1 if factor > 1 else 2
-    shown = f"{value:.{digits}f}{figures.NBSP}{unit}".strip()
+    digits, unit = (1, f"{figures.NBSP}%") if factor > 1 else (2, "")
+    shown = f"{value:.{digits}f}{unit}"
     if len(rows) < 2:
         ui.kpi(label, shown, vs="first checkpoint")
         return
@@ -81,8 +92,8 @@ def _kpi(label: str, rows: pd.DataFrame, factor: float, unit: str, *, vs: str, g
 def _times(masked: pd.DataFrame, unigram: pd.DataFrame) -> str:
     """How many times the baseline the newest masked accuracy is."""
     if not len(masked) or not len(unigram) or not unigram["value"].iloc[-1]:
-        return "at the first checkpoint"
-    return f"now {masked['value'].iloc[-1] / unigram['value'].iloc[-1]:.1f} times the unigram baseline"
+        return "since the first"
+    return f"{masked['value'].iloc[-1] / unigram['value'].iloc[-1]:.1f} times unigram"
 
 
 # ---------------------------------------------------------------- curves
@@ -91,75 +102,58 @@ def _times(masked: pd.DataFrame, unigram: pd.DataFrame) -> str:
 def accuracy(curves: pd.DataFrame) -> None:
     """Masked accuracy with its baseline, and the probe."""
     ui.card("What it has learnt", "held-back text, % right, by training step")
-    t, fig, told = ui.tokens(), go.Figure(), []
-    for name, words, color in (("masked_accuracy", "masked words", t["cat"][0]), ("probe_accuracy", "probe: sentiment", t["cat"][1])):
-        rows = of(curves, name)
-        if len(rows):
-            _line(fig, rows["step"], 100 * rows["value"], words, color, unit="%")
-            told.append(f"{words} {100 * rows['value'].iloc[-1]:.1f} %")
-    if not told:
+    t = ui.tokens()
+    unigram = of(curves, "unigram_accuracy")
+    drawn = [
+        Curve(rows["step"].tolist(), (100 * rows["value"]).tolist(), words, t["cat"][i], dots=True)
+        for i, (name, words) in enumerate(LEARNT.items())
+        if len(rows := of(curves, name))
+    ]
+    if not drawn:
         st.markdown("Comes with the first checkpoint.")
         return
-    baseline = of(curves, "unigram_accuracy")
-    if len(baseline):
-        y = 100 * baseline["value"].iloc[-1]
-        fig.add_hline(y=y, line={"color": ui.NEUTRAL, "width": 1.5, "dash": "dot"})
-        words = f"always the most frequent word: {y:.1f} %"
-        fig.add_annotation(xref="paper", x=0, y=y, text=words, showarrow=False, xanchor="left", yshift=9, font={"size": 12})
-        told.append(f"baseline {y:.1f} %")
-    _steps(fig, curves)
-    fig.update_yaxes(rangemode="tozero")
-    ui.show(fig, "lab-accuracy", f"Accuracy by training step. Newest: {'; '.join(told)}.")
-    ui.note("Probe: a linear head on the frozen checkpoint, the same labelled rows each time.")
+    if len(unigram):
+        level = 100 * unigram["value"].iloc[-1]
+        drawn.append(Curve([0, int(curves["step"].max())], [level, level], "unigram", context=True))
+    fig = _over_steps(lab_drawing.curves(drawn, unit="%", zero=True), curves)
+    told = "; ".join(f"{one.words} {one.y[-1]:.1f} %" for one in drawn)
+    ui.show(fig, "lab-accuracy", f"Accuracy by training step. Newest: {told}.")
+    ui.note("Unigram: always saying the most frequent word. Probe: a linear head on the frozen checkpoint, each time on the same rows.")
 
 
 def loss(curves: pd.DataFrame) -> None:
-    """The training loss."""
-    ui.card("Loss", "nats a masked token, mean since the last point")
-    rows = of(curves, "loss")
+    """The training loss, and the loss on held-back text where it was measured."""
+    ui.card("Loss", "nats a hidden piece, mean since the last point")
+    rows, held = of(curves, "loss"), of(curves, "val_loss")
     if len(rows) < 2:
         st.markdown("Curves come after a few training steps.")
         return
-    fig = go.Figure()
-    _line(fig, rows["step"], rows["value"], "training", ui.tokens()["accent"], unit="nats", mode="lines")
-    held = of(curves, "val_loss")
+    drawn = [Curve(rows["step"].tolist(), rows["value"].tolist(), "training")]
     if len(held):
-        _line(fig, held["step"], held["value"], "held back", ui.tokens()["cat"][1], unit="nats")
-    _steps(fig, curves)
+        drawn.append(Curve(held["step"].tolist(), held["value"].tolist(), "held back", ui.tokens()["cat"][1], dots=True))
+    fig = _over_steps(lab_drawing.curves(drawn, unit="nats", digits=2), curves)
     ends = f"{rows['value'].iloc[0]:.2f} to {rows['value'].iloc[-1]:.2f}"
     ui.show(fig, "lab-loss", f"Loss from {ends} nats over {int(rows['step'].max()):,} steps.")
 
 
-def pace(curves: pd.DataFrame) -> None:
-    """Tokens a second and memory, each on its own axis of one chart's width."""
-    ui.card("Pace and memory", "tokens a second; resident memory of the run, MB")
-    shown = {name: rows for name in ("tokens_per_s", "rss_mb") if len(rows := of(curves, name)) > 1}
+def pace(curves: pd.DataFrame, *, at_work: bool) -> None:
+    """Tokens a second and memory, a small chart each."""
+    ui.card("Pace and memory", "by training step")
+    shown = {name: rows for name in ("tokens_per_s", "rss_mb", "gpu_mb") if len(rows := of(curves, name)) > 1}
     if not shown:
-        st.markdown("Comes after a few training steps.")
+        st.markdown("Comes after a few training steps." if at_work else "A run tells these while it works; of this one they were not kept.")
         return
-    t = ui.tokens()
+    words = {"tokens_per_s": "tokens/s", "rss_mb": "MB of memory", "gpu_mb": "MB on the GPU"}
     for name, rows in shown.items():
-        words, color = ("tokens/s", t["accent"]) if name == "tokens_per_s" else ("MB", t["flat"])
-        fig = go.Figure()
-        _line(fig, rows["step"], rows["value"], words, color, unit=words, mode="lines", digits=0)
-        _steps(fig, curves, height=128)
-        fig.update_yaxes(rangemode="tozero", nticks=3, tickformat=",")
-        ui.show(fig, f"lab-{name}", f"{words} by training step, newest {rows['value'].iloc[-1]:,.0f}.")
+        color = ui.tokens()["accent" if name == "tokens_per_s" else "flat"]
+        drawn = [Curve(rows["step"].tolist(), rows["value"].tolist(), words[name], color)]
+        fig = _over_steps(lab_drawing.curves(drawn, height=128, unit=words[name], digits=0, zero=True), curves)
+        fig.update_yaxes(nticks=3, tickformat=",")
+        ui.show(fig, f"lab-{name}", f"{words[name]} by training step, newest {rows['value'].iloc[-1]:,.0f}.")
 
 
-def _line(fig: go.Figure, x: Any, y: Any, words: str, color: str, *, unit: str, mode: str = "lines+markers", digits: int = 1) -> None:
-    """A curve named at its end."""
-    fig.add_scatter(
-        x=x, y=y, mode=mode, name=words, line={"color": color, "width": 2}, marker={"size": 6},
-        hovertemplate=f"{words}: <b>%{{y:,.{max(digits, 2)}f}}</b> {unit}<extra></extra>",
-    )  # fmt: skip
-    end = f"<b>{y.iloc[-1]:,.{digits}f}</b> {words}"
-    fig.add_annotation(x=x.iloc[-1], y=y.iloc[-1], text=end, showarrow=False, xanchor="right", yshift=12, font={"size": 12, "color": color})
-
-
-def _steps(fig: go.Figure, curves: pd.DataFrame, *, height: int | str = "medium") -> None:
-    ui.desk(fig, height, showlegend=False, margin={"l": 8, "r": 16, "t": 18, "b": 8})
-    fig.update_xaxes(range=[0, max(1, int(curves["step"].max())) * 1.03], nticks=6, tickformat=",", hoverformat=",")
+def _over_steps(fig: go.Figure, curves: pd.DataFrame) -> go.Figure:
+    return fig.update_xaxes(range=[0, max(1, int(curves["step"].max())) * 1.02], nticks=6, tickformat=",", hoverformat=",")
 
 
 # ---------------------------------------------------------------- cost
@@ -208,21 +202,21 @@ def compared(desk: Any, there: Mapping[str, Watched]) -> None:
             "Compared", keys, default=keys[:MOST_COMPARED], max_selections=MOST_COMPARED, key="lab_compared",
             format_func=lambda k: title(there[k]), label_visibility="collapsed", placeholder="Pick runs and bases",
         )  # fmt: skip
-    name, unit, factor = COMPARED[figure]
-    fig, told = go.Figure(), []
+    name, unit, words, factor = COMPARED[figure]
+    drawn = []
     for i, key in enumerate(chosen):
         rows = of(monitor.curves(desk.runs, there[key]), figure)
         if len(rows):
-            words = figures.chart_text(ui.short(title(there[key]).split(",")[0], 36))
-            _line(fig, rows["step"], factor * rows["value"], words, ui.tokens()["cat"][i], unit=unit.split(",")[0])
-            told.append(f"{words} {factor * rows['value'].iloc[-1]:.2f}")
-    if not told:
+            color = ui.tokens()["cat"][i]
+            drawn.append(Curve(rows["step"].tolist(), (factor * rows["value"]).tolist(), _short(there[key]), color, dots=len(rows) < 40))
+    if not drawn:
         st.markdown(f"None of those has measured {name.lower()}.")
         return
-    ui.desk(fig, "medium", showlegend=False, margin={"l": 8, "r": 16, "t": 18, "b": 8})
+    fig = lab_drawing.curves(drawn, unit=unit, digits=1 if factor > 1 else 2)
     fig.update_xaxes(title_text="training step", tickformat=",", rangemode="tozero")
-    fig.update_yaxes(title_text=unit)
-    ui.show(fig, "lab-compared", f"{name} by training step. Newest: {'; '.join(told)}.")
+    told = "; ".join(f"{one.words} {one.y[-1]:.2f}" for one in drawn)
+    ui.show(fig, "lab-compared", f"{name} by training step. Newest: {told}.")
+    ui.note(f"{name}: {words}.")
     if figure != "probe_accuracy":
         ui.note(
             "Across different vocabularies this is no fair race: a model from scratch names pieces of its own, often shorter and easier. "

@@ -22,7 +22,7 @@ COLUMNS = 7
 
 def draw(fills: pd.DataFrame, watched: Watched) -> None:
     """The sentences at one checkpoint, and the likeliest words of all of them."""
-    ui.card("Masked words", "fixed sentences that are in no corpus; the stronger the tint, the surer")
+    ui.card("Masked words", "the same sentences at every checkpoint; the stronger the tint, the surer")
     steps = sorted(fills["step"].unique().tolist())
     if not steps:
         words = "The first checkpoint fills them in." if watched.at_work else "This objective has no head that names words."
@@ -32,8 +32,9 @@ def draw(fills: pd.DataFrame, watched: Watched) -> None:
     first = steps[0]
     for number, sentence in enumerate(dict.fromkeys(fills["sentence"]), start=1):
         rows = fills[fills["sentence"] == sentence]
-        st.markdown(f":gray[{number}]\u2002{_filled(sentence, rows[rows['step'] == step])}")
-        ui.note(_told(rows, step, first))
+        with st.container(gap=None):
+            st.markdown(f":gray[{number}]\u2002{_filled(sentence, rows[rows['step'] == step])}")
+            ui.note(f"\u2003{_told(rows, step, first)}")
     if len(steps) > 1:
         st.markdown("**All checkpoints** :small[:gray[likeliest word of each sentence, by training step]]")
         fig, words = strip(fills, steps)

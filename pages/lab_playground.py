@@ -39,6 +39,10 @@ def draw(desk: Any) -> None:
         lab_pretraining.nothing_yet(desk, place="playground")
         lab_methods.links("mlm", place="playground")
         return
+    if all(choice.key == playground.SERVES_EXPLANATIONS for choice in there):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown("Only the model behind explanations can be asked. Pretrain a base, and its checkpoints show how words are learnt.")
+            lab_pretraining.ways(desk, place="playground", primary=True)
     with st.container(border=True):
         ui.card("Text", f"kept in your session only; click a word to hide it, or write {ui.esc(MASK)} yourself")
         text, spans = _text()

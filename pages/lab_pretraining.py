@@ -17,7 +17,7 @@ from pages import lab_curves, lab_fills, lab_methods, live, ui
 
 SMALL = {"objective": "mlm", "start": "scratch", "size": "tiny", "minutes": 3}
 """What a small run is asked for; the corpus is the job's own choice, which needs no data of anybody's."""
-LESSONS = {"mlm": "mlm", "nsp": "nsp", "sop": "sop", "simcse": "simcse", "tsdae": "tsdae"}
+LESSONS = {"mlm": "mlm", "nsp": "nsp", "sop": "sop", "simcse": "simcse", "tsdae": "tsdae", "polarity": "polarity"}
 """Objective -> its lesson."""
 
 
@@ -33,8 +33,7 @@ def draw(desk: Any) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute", gap="small"):
         titles = {key: lab_curves.title(watched) for key, watched in there.items()}
         key = st.selectbox("Watch", list(there), key="lab_watch", bind="query-params", format_func=titles.__getitem__, width=520)
-        with st.container(horizontal=True, vertical_alignment="center", width="content", gap="small"):
-            ways(desk, place="top", primary=False)
+        ways(desk, place="top", primary=False)
     watched = there.get(key) or next(iter(there.values()))
     _one(desk, watched)
     with ui.guarded(), st.container(border=True):
@@ -62,8 +61,9 @@ def ways(desk: Any, *, place: str, primary: bool) -> None:
         st.markdown("This desk has no job that pretrains.")
         return
     kind = "primary" if primary else "secondary"
-    st.button("Start a small run", type=kind, icon=":material/play_arrow:", key=f"small-{place}", on_click=_start)
-    st.page_link("training.py", label="Choose the settings", icon=":material/tune:", query_params={"job": JOB})
+    with st.container(horizontal=True, vertical_alignment="center", width="content", gap="small"):
+        st.button("Start a small run", type=kind, icon=":material/play_arrow:", key=f"small-{place}", on_click=_start)
+        st.page_link("training.py", label="Choose the settings", icon=":material/tune:", query_params={"job": JOB})
 
 
 def _watch() -> None:
@@ -100,7 +100,7 @@ def _closely(desk: Any, key: str, drawn: str) -> None:
             st.rerun()  # it ended, or it began, or it went onto the shelf
         curves = monitor.curves(desk.runs, watched)
         _head(desk, watched, curves)
-        lab_curves.headline(curves)
+        lab_curves.headline(curves, at_work=watched.at_work)
         fills = monitor.fills(desk.runs, watched)
         left, right = ui.split(1, 1)
         with left, ui.guarded():
@@ -111,7 +111,7 @@ def _closely(desk: Any, key: str, drawn: str) -> None:
             lab_fills.draw(fills, watched)
         left, right = ui.split(1, 1)
         with left, ui.guarded():
-            lab_curves.pace(curves)
+            lab_curves.pace(curves, at_work=watched.at_work)
         with right, ui.guarded():
             lab_curves.cost(watched, curves, monitor.facts(desk.runs, watched))
 
@@ -129,6 +129,10 @@ def _head(desk: Any, watched: Watched, curves: Any) -> None:
             ended_early = run is not None and run.is_over and run.state != "succeeded"
             if ended_early and st.button("Resume", key=f"lab-resume-{run.id}", icon=":material/resume:"):
                 _do(lambda: desk.runs.resume(run.id, by=ui.who()), "A new run goes on from the last checkpoint.")
+                st.rerun()
+            keeps = monitor.can_keep(desk.runs, watched)
+            if keeps and st.button("Keep its last good checkpoint", key=f"lab-keep-{run.id}", icon=":material/save:"):
+                _do(lambda: desk.runs.request(JOB, {"keep": run.id}), "The checkpoint goes onto the shelf.")
                 st.rerun()
         if run is not None:
             live.strip(run, curves)

@@ -24,6 +24,16 @@ NEAREST = {
     "Nothing works since yesterday.": ((0.31, 0.30, 0.33), 2),
 }
 DESCRIBED = ("asks when a card arrives", "asks about a charge", "cannot log in")
+DIRECTED = {
+    "A profit": (
+        ("Operating profit rose in the second quarter.", "up"), ("Operating profit fell in the second quarter.", "down"),
+        ("The annual meeting is held in the spring.", "neither"),
+    ),
+    "A loss": (
+        ("The loss for the year narrowed.", "up"), ("The loss for the year widened.", "down"), ("The office is in town.", "neither"),
+    ),
+}  # fmt: skip
+"""Kind -> a sentence, itself turned round, and one without a direction."""
 SALES, DIVIDEND = "Net sales rose 12 %.", "So the dividend is raised."
 TWO = {
     "nsp": ((SALES, "Orders grew in all regions.", "follows"), (SALES, "The keeper saved a penalty.", "from elsewhere")),
@@ -112,6 +122,17 @@ def deletion(lesson: Lesson) -> None:
         ui.note(f"{n} of {len(kept)} words are left. Would you still call it bad news? That is the label-preservation check.")
 
 
+def turned(lesson: Lesson) -> None:
+    text = st.segmented_control("Sentence", list(DIRECTED), default=next(iter(DIRECTED)), required=True, key="toy-turned")
+    for words, way in DIRECTED[text]:
+        glyph, color = {"up": ("▲", "green"), "down": ("▼", "red"), "neither": ("●", "gray")}[way]
+        st.markdown(f"{ui.chip(f'{glyph} {way}', color)} *{ui.esc(words)}*")
+    shared = [set(words.casefold().strip(".").split()) for words, _ in DIRECTED[text][:2]]
+    same = len(shared[0] & shared[1]) / len(shared[0] | shared[1])
+    st.markdown(f"The first two share **{figures.points(same, 0)}** of their words and mean the opposite.")
+    ui.note("The third one has about their length, so that length gives nothing away either.")
+
+
 # ---------------------------------------------------------------- to a task
 
 
@@ -197,6 +218,7 @@ TOYS: dict[str, Callable[[Lesson], None]] = {
     "certainty": certainty,
     "contrast": contrast,
     "deletion": deletion,
+    "turned": turned,
     "trainable": trainable,
     "low_rank": low_rank,
     "pairs": pairs,

@@ -6,6 +6,7 @@ far as it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pandas as pd
 from fmcore import run_facts
 from fmcore.models import bases
 from fmcore.models.bases import FILLED_COLUMNS, Base
+from fmcore.models.manifest import MANIFEST
 from fmcore.nouns import Run
 from fmcore.run_facts import RunFacts
 from fmcore.runs import Runs
@@ -24,37 +26,55 @@ from fmcore.runs import Runs
 JOB = "pretrain"
 LIVE_FILLS = Path("checkpoint") / "fills.jsonl"
 """Where a run at work keeps what its checkpoints put behind the masks, in its folder."""
-LONGEST = 50
+SETTINGS = "settings.json"
+"""What the job froze for a run, in its folder."""
+LONGEST, ENDED = 50, 8
+"""Runs that are looked through; of those that left no base, how many are shown."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """Something to look at: a run that is not on the shelf yet or never will be, or a base. key: run:ID or base:NAME."""
+    """Something to look at: a run that is not on the shelf yet or never will be, or a base. key: run:ID or base:NAME; about: objective,
+    start, corpus and the like, of a base's facts, else of what the run was asked for."""
 
     key: str
     run: Run | None
     base: Base | None
+    about: Mapping[str, Any]
 
     @property
     def at_work(self) -> bool:
         return self.run is not None and not self.run.is_over
 
-    @property
-    def about(self) -> Mapping[str, Any]:
-        """objective, start, corpus and the like: a base's facts, else what the run was asked for."""
-        return self.base.facts if self.base is not None else self.run.params
-
 
 def watchable(runs: Runs, home: Path) -> list[Watched]:
-    """Runs at work first, then bases, the newest first, then runs that ended without leaving a base."""
+    """Runs at work first, then bases, the newest first, then the last runs that ended without leaving a base."""
     found = runs.history(job=JOB, limit=LONGEST) if JOB in runs.jobs else []
     shelf = bases.listed(home)
     on_shelf = {base.name for base in shelf}
-    made = {run.result.get("name"): run for run in found if run.state == "succeeded"}
-    working = [Watched(f"run:{run.id}", run, None) for run in found if not run.is_over]
-    kept = [Watched(f"base:{base.name}", made.get(base.name), base) for base in shelf]
-    ended = [Watched(f"run:{run.id}", run, None) for run in found if run.is_over and run.result.get("name") not in on_shelf]
-    return [*working, *kept, *ended]
+    working = [_of_run(runs, run) for run in found if not run.is_over]
+    made = {_base_of(run): run for run in found}
+    kept = [Watched(f"base:{base.name}", made.get(base.name), base, base.facts) for base in shelf]
+    ended = [run for run in found if run.is_over and _base_of(run) not in on_shelf]
+    return [*working, *kept, *(_of_run(runs, run) for run in ended[:ENDED])]
+
+
+def can_keep(runs: Runs, watched: Watched) -> bool:
+    """Whether a run that stopped, since its loss was no number any more, left a good checkpoint that may go on the shelf."""
+    ended_early = watched.base is None and watched.run is not None and watched.run.state == "failed"
+    return ended_early and (runs.folder(watched.run.id) / "model" / MANIFEST).is_file()
+
+
+def _base_of(run: Run) -> str:
+    return str(run.result.get("base", "")).removeprefix(bases.PREFIX)
+
+
+def _of_run(runs: Runs, run: Run) -> Watched:
+    """A run with the corpus that was frozen for it, where it got so far."""
+    about = dict(run.params)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        about["corpus"] = json.loads((runs.folder(run.id) / SETTINGS).read_text(encoding="utf-8"))["corpus"]["names"]
+    return Watched(f"run:{run.id}", run, None, about)
 
 
 def curves(runs: Runs, watched: Watched) -> pd.DataFrame:
@@ -88,9 +108,3 @@ def live_fills(run_dir: Path) -> pd.DataFrame:
 def facts(runs: Runs, watched: Watched) -> RunFacts | None:
     """What the run cost and where it ran; None for a base that was made elsewhere."""
     return run_facts.if_known(runs.store, watched.run.id if watched.run is not None else None)
-
-
-def progress(base: Base) -> pd.DataFrame:
-    """A base's curve for a comparison: columns step, tokens, and the figures it has, tokens 0 where it does not know them."""
-    curve = base.curve()
-    return curve.assign(tokens=curve.get("tokens", 0))
