@@ -271,7 +271,8 @@ def _aligned(curves: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 def lineage(store: Store, asked: str) -> Node:
     """The line of descent through a run or a version (its name, "task@version", or a task for what serves it).
 
-    data set -> base -> run (an attempt under the one before) -> version -> when it served, and the runs and versions made from it.
+    data set -> base -> run (an attempt under the one before) -> version -> when it served, and the runs and versions made from it. A base
+    that is one of this desk's names the run that made it; asked for that run, the line goes on from it to the base and what stands on it.
     Raises UnknownRun for what is neither.
     """
     registry = Registry(store)
@@ -287,8 +288,7 @@ def lineage(store: Store, asked: str) -> Node:
         return _rooted(store, name, hashed, base, _Line(store, registry, run_id).run(attempts[0]))
     root = _root(registry, version)
     line = _Line(store, registry, run_id or f"{version.task}@{version.version}", failed=facts)
-    start = line.run(_attempts(store, root.run_id)[0]) if root.run_id and run_facts.if_known(store, root.run_id) else line.version(root)
-    return _rooted(store, root.dataset, registry.facts(root).get("split_hash"), root.base, start)
+    return _rooted(store, root.dataset, registry.facts(root).get("split_hash"), root.base, line.led_to(root))
 
 
 def _meant(store: Store, registry: Registry, asked: str) -> tuple[ModelVersion | None, str]:
@@ -346,11 +346,23 @@ class _Line:
         if made is not None and made.version not in self._seen:
             children.append(self.version(made))
         facts = run_facts.of(self._store, run_id)
+        if facts.job == "pretrain" and (base := facts.result.get("base")):
+            children.append(self.base(str(base).removeprefix("base:")))
         detail = {
             "state": facts.state, "seconds": facts.seconds, "device": facts.device, "code": facts.code_words,
             "data_hash": facts.data.get("hash"), "energy_j": facts.energy_j, "parents": [asdict(parent) for parent in facts.parents],
         }  # fmt: skip
         return Node("run", run_id, f"{facts.job}: {facts.state}", detail, asked=run_id == self._asked, children=tuple(children))
+
+    def base(self, name: str) -> Node:
+        """A base that a run made, with the versions that were trained on it, the oldest first."""
+        on_it = [v for v in reversed(self._registry.versions()) if v.base == f"base:{name}" and not _teacher(v)]
+        return Node("base", f"base:{name}", name, {}, children=tuple(self.led_to(v) for v in on_it if v.version not in self._seen))
+
+    def led_to(self, version: ModelVersion) -> Node:
+        """A version under the runs that led to it, as far as they are kept."""
+        known = version.run_id and run_facts.if_known(self._store, version.run_id)
+        return self.run(_attempts(self._store, version.run_id)[0]) if known else self.version(version)
 
     def version(self, version: ModelVersion) -> Node:
         """A version with the times at which it served and what was made from it, the oldest first."""
@@ -362,8 +374,7 @@ class _Line:
         ]  # fmt: skip
         for student in reversed(self._registry.versions(version.task)):
             if _teacher(student) == version.version and student.version not in self._seen:
-                first = _attempts(self._store, student.run_id)[0] if run_facts.if_known(self._store, student.run_id) else None
-                children.append(self.run(first) if first else self.version(student))
+                children.append(self.led_to(student))
         if self._failed is not None and _taught_by(self._registry, self._failed) == version and self._failed.run_id not in self._seen:
             children.append(self.run(_attempts(self._store, self._failed.run_id)[0]))
         compressed = version.metrics.get("compressed")
@@ -376,15 +387,15 @@ class _Line:
 
 
 def _rooted(store: Store, dataset: str | None, hashed: str | None, base: str | None, below: Node) -> Node:
-    on = Node("base", f"base:{base}" if base else "", base or "unknown base", _base_facts(store, base), children=(below,))
+    name = (base or "").removeprefix("base:")
+    on = Node("base", f"base:{name}" if name else "", name or "unknown base", _base_facts(store, name), children=(below,))
     return Node("data", f"data:{dataset}" if dataset else "", dataset or "unknown data", {"hash": hashed}, children=(on,))
 
 
-def _base_facts(store: Store, base: str | None) -> dict[str, Any]:
+def _base_facts(store: Store, name: str) -> dict[str, Any]:
     """Which run made a base and from what, where it was one of this desk's."""
-    name = (base or "").removeprefix("base:")
     for row in store.rows("SELECT id, result FROM runs WHERE job = 'pretrain' AND state = 'succeeded' ORDER BY requested_at DESC"):
-        if name and json.loads(row["result"]).get("base") in (name, f"base:{name}"):
+        if name and json.loads(row["result"]).get("base") == f"base:{name}":
             facts = run_facts.of(store, row["id"])
             return {"made_by": row["id"], "data": dict(facts.data), "parents": [asdict(parent) for parent in facts.parents]}
     return {}

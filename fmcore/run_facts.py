@@ -73,6 +73,7 @@ class RunFacts:
     job: str
     state: str
     params: Mapping[str, Any]
+    result: Mapping[str, Any]
     figures: Mapping[str, Any]
     code: Mapping[str, Any]
     data: Mapping[str, Any]
@@ -140,10 +141,12 @@ def _noted(store: Store, run_id: str) -> dict[str, Any]:
 def _facts(row: Mapping[str, Any], noted: Mapping[str, Any]) -> RunFacts:
     params, result = json.loads(row["params"]), json.loads(row["result"])
     data = dict(noted.get("data") or {})
-    named = result.get("dataset") or params.get("dataset")
+    learnt_from = [entry["id"] for entry in noted.get("parents", ()) if entry["id"].startswith("data:")]
+    named = ", ".join(name.removeprefix("data:") for name in learnt_from) or ", ".join(_data_names({**params, **result}))
     return RunFacts(
-        run_id=row["id"], job=row["job"], state=row["state"], params=params, figures=figures(result), code=noted.get("code") or {},
-        data={**data, **({"name": named} if isinstance(named, str) and named else {})}, device=row["device"] or None,
+        run_id=row["id"], job=row["job"], state=row["state"], params=params, result=result, figures=figures(result),
+        code=noted.get("code") or {},
+        data={**data, **({"name": named} if named else {})}, device=row["device"] or None,
         machine=noted.get("machine"), cpu_count=noted.get("cpu_count"), libraries=noted.get("libraries") or {},
         seconds=noted.get("seconds", _seconds(row)), peak_rss_mb=noted.get("peak_rss_mb"), energy_j=noted.get("energy_j"),
         energy_note=noted.get("energy_note") or "Not noted: the run is not over, or the desk ended before it did.",
@@ -297,20 +300,28 @@ def parents(run: Run, result: Mapping[str, Any], frozen_settings: Mapping[str, A
     found = []
     if run.retry_of:
         found.append({"id": run.retry_of, "how": {"resume": "resumed from"}.get(run.trigger, "tried again after")})
-    said: dict[str, Any] = {}
-    for part in (run.params, _inner(frozen_settings, "params"), frozen_settings, result):  # what came later is closer to what was done
-        said |= {name: value for name, value in part.items() if value not in (None, "")}
+    given: dict[str, Any] = {}
+    for part in (run.params, _inner(frozen_settings, "params"), frozen_settings):  # what came later is closer to what was done
+        given |= {name: value for name, value in part.items() if value not in (None, "")}
+    said = {**given, **{name: value for name, value in result.items() if value not in (None, "")}}
+    for name in _data_names(said):
+        found.append({"id": f"data:{name}", "how": "learnt from"})
+    if is_one(given.get("base")) and given.get("start") != "scratch":
+        found.append({"id": f"base:{given['base'].removeprefix('base:')}", "how": "started from"})
     task = said.get("task")
-    if is_one(said.get("dataset")):
-        found.append({"id": f"data:{said['dataset']}", "how": "learnt from"})
-    if is_one(said.get("base")):
-        name = said["base"].removeprefix("base:")
-        found.append({"id": f"base:{name}", "how": "started from"})
-    for key, how in (("teacher", MADE_FROM), ("compared_with", "compared with")):
-        named = said.get(key) or _inner(result, "verdict").get(key)
-        if is_one(named) and is_one(task):
-            found.append({"id": named if "@" in named else f"{task}@{named}", "how": how})
+    teacher = said.get("teacher")
+    named = {MADE_FROM: _inner(said, "teacher").get("version", teacher), "compared with": _inner(result, "verdict").get("compared_with")}
+    for how, name in named.items():
+        if is_one(name) and is_one(task):
+            found.append({"id": name if "@" in name else f"{task}@{name}", "how": how})
     return found
+
+
+def _data_names(said: Mapping[str, Any]) -> list[str]:
+    """The data sets that a run names: one, or a corpus of several."""
+    named = said.get("dataset") or _inner(said, "corpus").get("names", said.get("corpus"))
+    parts = named.split(",") if isinstance(named, str) else named if isinstance(named, list | tuple) else ()
+    return [part.strip() for part in parts if is_one(part) and part.strip()]
 
 
 def is_one(value: Any) -> bool:
@@ -341,10 +352,11 @@ def _own_hashes(run_dir: Path) -> Iterator[tuple[str, str]]:
             continue
         with contextlib.suppress(OSError, ValueError):
             found = json.loads(path.read_text(encoding="utf-8"))
-            for part in (found, *(found.values() if isinstance(found, dict) else ())):
-                for key in HASH_KEYS if isinstance(part, dict) else ():
+            place = path.relative_to(run_dir).as_posix()
+            for part, keys in ((found, HASH_KEYS), (found.get("corpus"), ("hash",))) if isinstance(found, dict) else ():
+                for key in keys if isinstance(part, dict) else ():
                     if isinstance(part.get(key), str) and is_name(part[key]):
-                        yield part[key], f"{key} in {path.relative_to(run_dir).as_posix()}"
+                        yield part[key], f"{'corpus ' * (part is not found)}{key} in {place}"
 
 
 def _listed_sha256(run_dir: Path, path: Path) -> str | None:

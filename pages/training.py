@@ -11,16 +11,19 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from fmcore import clock, runtime
+from fmcore import clock, run_facts, runtime
 from fmcore.data import catalogue
+from fmcore.lab import defaults
 from fmcore.nouns import FMError, Job, Run, Schedule
-from fmcore.tasks import RECOMMEND
+from fmcore.tasks import RECOMMEND, TASKS
 from pages import figures, forms, live, recommend_agents, ui
 
 DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MISSED = ("Missed", "orange")
 OF_PEOPLE = (RECOMMEND.name, recommend_agents.JOB)
 """Jobs whose data sets say who met what."""
+TRAINS = "finetune"
+"""The job whose recipe "auto" a study may choose."""
 DETAIL = ("verdict.checks", "verdict.difference", "verdict.compared", "seconds.")
 """Parts of a result that the Models page shows better."""
 
@@ -66,8 +69,15 @@ def _live_run(desk: Any, run: Run) -> None:
             if st.button("Cancel", key=f"cancel-{run.id}", icon=":material/stop_circle:"):
                 _do(lambda: desk.runs.cancel(run.id, by=ui.who()), f"Cancel asked for run {run.id}.")
         live.strip(run, metrics)
+        _notes(desk, run)
         if run.state == "running" and len(metrics):
             live.curves(metrics, key=f"live-{run.id}")
+
+
+def _notes(desk: Any, run: Run) -> None:
+    """What a person should know of a run beside its state, such as a copy of its curves that could not be written."""
+    for sentence in run_facts.notes(desk.store, run.id):
+        st.warning(ui.esc(sentence), icon=":material/info:")
 
 
 def _do(action: Any, said: str) -> None:
@@ -111,6 +121,9 @@ def _new_run(desk: Any) -> None:
         name = st.selectbox("Job", names, key="job", bind="query-params", format_func=lambda n: next(j.title for j in jobs if j.name == n))
         job = next(j for j in jobs if j.name == name)
         st.markdown(f":gray[{ui.esc(job.summary)}]")
+        if job.name == TRAINS:
+            with ui.guarded():
+                _usual(desk)
         with st.form(f"start-{job.name}", border=False):
             use = "recommend" if job.name in OF_PEOPLE else "classify"
             suggestions = {"dataset": [d.name for d in catalogue.datasets(use=use) if d.state != "missing"]}
@@ -118,6 +131,19 @@ def _new_run(desk: Any) -> None:
             sent = st.form_submit_button("Start the run", type="primary", icon=":material/play_arrow:")
         if sent:
             _start(desk, job, values, slots)
+
+
+def _usual(desk: Any) -> None:
+    """What the recipe "auto" means for each task, and why; a study's choice can be taken back."""
+    chosen = {name: defaults.chosen(desk.store, name) for name in TASKS}
+    for name in filter(chosen.get, TASKS):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            ui.note(ui.esc(defaults.told(desk.store, name)))
+            if st.button("Back to the usual recipe", key=f"usual-{name}", icon=":material/undo:", help=f"Recipe {TASKS[name].recipe}."):
+                _do(lambda name=name: defaults.reset(desk.store, name, by=ui.who()), f"auto trains {TASKS[name].title} as usual again.")
+                st.rerun()
+    if rest := ", ".join(f"{task.recipe} for {task.title}" for task in TASKS.values() if not chosen[task.name]):
+        ui.note(f"Recipe auto is {ui.esc(rest)}.")
 
 
 def _start(desk: Any, job: Job, values: Mapping[str, Any], slots: Mapping[str, Any]) -> None:
@@ -278,6 +304,7 @@ def _details(desk: Any, run: Run) -> None:
             st.rerun()
     if run.is_over:
         live.strip(run, metrics)
+        _notes(desk, run)
     if version := run.result.get("version"):
         st.page_link(
             "models.py",

@@ -43,7 +43,7 @@ def figure(value, low, high):
 def done(store, runs, tmp_path):
     """done("finetune", accuracy=..., seed=1) is a run that is over, with facts and a curve; version=True adopts a version of it."""
 
-    def make(job="finetune", *, version=False, state="succeeded", teacher=None, facts=None, curve=((1, 2.0), (2, 1.0)), result=None, **params):
+    def make(job="finetune", *, version=False, state="succeeded", teacher=None, facts=None, curve=((1, 2.0), (2, 1.0)), result=None, base="minilm", **params):
         run = runs.start_now(job, params)
         runs.note(run.id, metrics=[(step, "loss", value) for step, value in curve])
         given = {"code": {"commit": "a" * 40, "dirty": False}, "seconds": 10.0, "data": {"hash": "h1"}, "libraries": {"torch": "2.13.0"}}
@@ -59,7 +59,7 @@ def done(store, runs, tmp_path):
                 metrics["compressed"] = {"method": "int8", "teacher": teacher, "speedup": 3.0, "lost": figure(0.1, 0.0, 0.2)}
             recipe = "int8" if teacher else "full"
             return Registry(store).adopt(
-                folder, task="sentiment", recipe=recipe, dataset="financial_phrasebank", base="minilm", metrics=metrics, run_id=run.id)
+                folder, task="sentiment", recipe=recipe, dataset="financial_phrasebank", base=base, metrics=metrics, run_id=run.id)
         return runs.get(run.id)
 
     return make
@@ -222,11 +222,14 @@ def test_a_run_that_failed_to_make_a_version_smaller_stands_under_that_version(s
 
 
 def test_a_base_of_this_desk_names_the_run_that_made_it(store, done):
-    made = done("pretrain", result={"base": "finance"}, facts={"data": {"hash": "corpus1"}})
-    done("pretrain", result={"base": "other"})
+    made = done("pretrain", result={"base": "base:finance"}, facts={"data": {"hash": "corpus1"}})
+    done("pretrain", result={"base": "base:other"})
     used = done(state="failed", facts={"parents": [{"id": "base:finance", "how": "started from"}]})
     base = comparing_runs.lineage(store, used.id).children[0]
-    assert base.detail["made_by"] == made.id and base.detail["data"]["hash"] == "corpus1"
+    assert (base.id, base.detail["made_by"], base.detail["data"]["hash"]) == ("base:finance", made.id, "corpus1")
+    version = done(version=True, base="base:finance")
+    assert comparing_runs.lineage(store, version.version).children[0].id == "base:finance"
+    assert kinds(comparing_runs.lineage(store, made.id)) == ["data", ["base", ["run", ["base", ["run", ["version"]]]]]]
 
 
 def test_a_teacher_that_is_not_here_and_teachers_in_a_circle_end_the_line(store, done):

@@ -187,6 +187,11 @@ def test_the_data_hash_is_the_splits_own(tmp_path):
     assert [f["name"] for f in frozen["files"]] == ["data/data.json", "data/train.parquet"] and all(len(f["sha256"]) == 64 for f in frozen["files"])
 
 
+def test_the_data_hash_is_the_corpus_own(tmp_path):
+    frozen = run_facts.frozen(folder(tmp_path, **{"settings.json": '{"corpus": {"names": ["demo"], "hash": "c1"}}', "news.parquet": "x"}))
+    assert (frozen["hash"], frozen["of"]) == ("c1", "corpus hash in settings.json")
+
+
 def test_without_one_the_files_are_hashed_and_a_changed_byte_shows(tmp_path):
     run_dir = folder(tmp_path, **{"spec.json": "{}", "log.txt": "x", "checkpoint__step": "1", "rows.parquet": "rows"})
     first = run_facts.frozen(run_dir)
@@ -223,9 +228,28 @@ def test_a_run_with_thousands_of_files_stays_on_one_line_of_the_pipe(tmp_path):
 def test_parents_are_read_by_the_jobs_conventions(runs):
     run = dataclasses.replace(runs.request("toy", {"dataset": "demo"}), retry_of="r0", trigger="resume")
     frozen = {"params": {"task": "sentiment", "dataset": "financial_phrasebank"}, "base": "base:finance"}
-    result = {"task": "sentiment", "teacher": "full-x-1", "verdict": {"compared_with": "linear-y-2"}, "base": None}
+    result = {"task": "sentiment", "teacher": "full-x-1", "verdict": {"compared_with": "linear-y-2"}, "base": "base:made-here"}
     found = {(p["id"], p["how"]) for p in run_facts.parents(run, result, frozen)}
     assert found == {
         ("r0", "resumed from"), ("data:financial_phrasebank", "learnt from"), ("sentiment@full-x-1", "made from"),
         ("sentiment@linear-y-2", "compared with"), ("base:finance", "started from"),
     }
+
+
+def test_a_run_from_scratch_started_from_no_base_and_a_corpus_is_several_data_sets(runs):
+    run = runs.request("toy")
+    frozen = {"params": {"start": "scratch", "base": "minilm", "corpus": ""}, "corpus": {"names": ["financial_phrasebank", "stocknet"], "hash": "c1"}}
+    assert [p["id"] for p in run_facts.parents(run, {}, frozen)] == ["data:financial_phrasebank", "data:stocknet"]
+    [base] = [p for p in run_facts.parents(run, {}, {"params": {"start": "continue", "base": "minilm"}}) if p["how"] == "started from"]
+    assert base["id"] == "base:minilm"
+
+
+def test_what_a_run_learnt_from_is_its_datas_name(store, runs):
+    run = runs.start_now("toy")
+    run_facts.note(store, run.id, {"parents": [{"id": "data:demo", "how": "learnt from"}, {"id": "data:stocknet", "how": "learnt from"}]})
+    assert run_facts.of(store, run.id).data["name"] == "demo, stocknet"
+
+
+def test_a_compression_that_failed_still_names_its_teacher(runs):
+    frozen = {"params": {"task": "sentiment"}, "teacher": {"version": "full-x-1", "sha256": "ab"}}
+    assert {"id": "sentiment@full-x-1", "how": "made from"} in run_facts.parents(runs.request("toy"), {}, frozen)

@@ -9,18 +9,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fmcore.nouns import ModelVersion, Promotion
+from fmcore.run_facts import RunFacts
 from fmcore.tasks import RECOMMEND
 
 UNKNOWN = "unknown"
+MAKING = "How it was made"
+SHOWN_LIBRARIES = ("python", "torch", "transformers", "scikit-learn", "onnxruntime")
 SIZES = {"People": "n_users", "Items": "n_items", "Interactions": "n_interactions"}
 """Sizes of a log: what a card calls them -> the stored fact."""
 Card = dict[str, dict[str, Any]]
 
 
-def card_of(version: ModelVersion, *, facts: Mapping[str, Any], promotions: Sequence[Promotion]) -> Card:
-    """{section: {fact: value}} of a version."""
+def card_of(version: ModelVersion, *, facts: Mapping[str, Any], promotions: Sequence[Promotion], run: RunFacts | None = None) -> Card:
+    """{section: {fact: value}} of a version; run: what is known of the run that made it."""
     if version.task == RECOMMEND.name:
-        return _shelf(version, facts, promotions)
+        return {**_shelf(version, facts, promotions), MAKING: _making(run)}
     labels = facts.get("labels") or ()
     oos = facts.get("oos") if isinstance(facts.get("oos"), Mapping) else {}
     return {
@@ -29,6 +32,7 @@ def card_of(version: ModelVersion, *, facts: Mapping[str, Any], promotions: Sequ
             "Version": version.version,
             "Stage": version.stage,
             "Recipe": _known(version.recipe),
+            "Why this recipe": _known(facts.get("recipe_reason")),
             "Base model": _known(version.base),
             "Base model's sha256": _known(facts.get("base_sha256")),
             "Served form": _known(facts.get("form")),
@@ -61,7 +65,27 @@ def card_of(version: ModelVersion, *, facts: Mapping[str, Any], promotions: Sequ
             "Languages": _known(facts.get("languages")),
         },
         **_compression(facts),
+        MAKING: _making(run),
         "Decisions": _decisions(version, promotions),
+    }
+
+
+def _making(run: RunFacts | None) -> dict[str, Any]:
+    """What the model was made with, and what that took: the facts of its run, each unknown where none was noted."""
+    if run is None:
+        return dict.fromkeys(("Code", "Libraries", "Data hash", "Device", "Machine", "Time", "Peak memory", "Energy", "Line"), UNKNOWN)
+    libraries = ", ".join(f"{name} {run.libraries[name]}" for name in SHOWN_LIBRARIES if name in run.libraries)
+    processors = f", {run.cpu_count} processors" if run.cpu_count else ""
+    return {
+        "Code": _known(run.code_words),
+        "Libraries": libraries or UNKNOWN,
+        "Data hash": _known(run.data.get("hash")),
+        "Device": _known(run.device),
+        "Machine": f"{run.machine}{processors}" if run.machine else UNKNOWN,
+        "Time": f"{run.seconds:,.1f} s" if run.seconds is not None else UNKNOWN,
+        "Peak memory": f"{run.peak_rss_mb:,.0f} MB" if run.peak_rss_mb is not None else UNKNOWN,
+        "Energy": f"{run.energy_j:,.0f} J. {run.energy_note}" if run.energy_j is not None else f"{UNKNOWN}. {run.energy_note}",
+        "Line": "; ".join(f"{parent.how} {parent.id}" for parent in run.parents) or UNKNOWN,
     }
 
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmcore import clock, tasks
+from fmcore import clock, run_facts, tasks
 from fmcore.models import efficiency_gate, ranking_gate
 from fmcore.models.card import card_of
 from fmcore.models.gate import Candidate, Verdict, judge, read_heldout, refused
@@ -195,7 +195,8 @@ class Registry:
     def card(self, version: ModelVersion) -> dict[str, dict[str, Any]]:
         """The model card as sections of stored facts; what is not known says "unknown"."""
         own = [p for p in self.promotions(version.task) if p.version == version.version]
-        return card_of(version, facts=self.facts(version), promotions=own)
+        run = run_facts.if_known(self.store, version.run_id)
+        return card_of(version, facts=self.facts(version), promotions=own, run=run)
 
     # --- who serves
 

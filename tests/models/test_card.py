@@ -7,6 +7,7 @@ import pytest
 from fmcore import clock
 from fmcore.models.card import UNKNOWN, card_markdown, card_of
 from fmcore.nouns import ModelVersion, Promotion
+from fmcore.run_facts import Parent, RunFacts
 
 
 def figure(value, n=610):
@@ -60,3 +61,31 @@ def test_what_was_not_stored_says_unknown(version):
 def test_a_classifier_keeps_its_own_card(version):
     card = card_of(dataclasses.replace(version, task="intent"), facts={"accuracy": figure(0.9)}, promotions=[])
     assert card["Figures on held-out rows"]["Accuracy"].startswith("0.900")
+
+
+def made(**known):
+    nothing = dict.fromkeys(("device", "machine", "cpu_count", "seconds", "peak_rss_mb", "energy_j"))
+    empty = {"params": {}, "result": {}, "figures": {}, "code": {}, "data": {}, "libraries": {}, "artefacts": (), "parents": (), "notes": ()}
+    return RunFacts(**{"run_id": "r1", "job": "finetune", "state": "succeeded", "energy_note": "Not readable here: why.", **nothing, **empty, **known})
+
+
+def test_what_a_model_was_made_with_comes_from_its_runs_facts(version):
+    run = made(
+        code={"commit": "c0ffee" * 7, "dirty": True}, libraries={"torch": "2.13.0", "pandas": "3.1.1"}, data={"hash": "h1"}, device="CPU",
+        machine="Xeon, Linux", cpu_count=2, seconds=1234.5, peak_rss_mb=801.2, energy_j=5000.0, energy_note="By RAPL.",
+        parents=(Parent("base:minilm", "started from"), Parent("intent@full-1", "made from")),
+    )  # fmt: skip
+    for task in ("intent", "recommend"):
+        section = card_of(dataclasses.replace(version, task=task), facts={}, promotions=[], run=run)["How it was made"]
+        assert section == {
+            "Code": "commit c0ffeec0ffee, with uncommitted changes", "Libraries": "torch 2.13.0", "Data hash": "h1", "Device": "CPU",
+            "Machine": "Xeon, Linux, 2 processors", "Time": "1,234.5 s", "Peak memory": "801 MB", "Energy": "5,000 J. By RAPL.",
+            "Line": "started from base:minilm; made from intent@full-1",
+        }  # fmt: skip
+
+
+def test_a_fact_that_nobody_measured_is_unknown_with_the_reason_where_there_is_one(version):
+    section = card_of(version, facts={}, promotions=[], run=made())["How it was made"]
+    assert section.pop("Energy") == "unknown. Not readable here: why." and set(section.values()) == {UNKNOWN}
+    without = card_of(version, facts={}, promotions=[])["How it was made"]
+    assert set(without) == {*section, "Energy"} and set(without.values()) == {UNKNOWN}

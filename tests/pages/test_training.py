@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 from streamlit.testing.v1 import AppTest
 
-from fmcore import clock, runtime
+from fmcore import clock, run_facts, runtime
 from fmcore.nouns import Job
 from pages import training
 from tests.pages import toy_desk
@@ -193,7 +193,9 @@ def test_the_forms_of_recommendations_offer_data_sets_of_interactions(real, job,
     offered = at.selectbox(key=f"start-{job}.dataset").options
     assert "demo_shop" in offered and "demo" not in offered
     assert at.number_input(key=f"start-{job}.{field}").value > 0
-    assert "demo_shop" not in opened().selectbox(key="start-finetune.dataset").options
+    other = opened()
+    sound(other.selectbox(key="job").set_value("finetune").run())
+    assert "demo_shop" not in other.selectbox(key="start-finetune.dataset").options
 
 
 def test_a_run_of_recommendations_is_told_by_its_settings_and_hr(real):
@@ -216,3 +218,30 @@ def test_a_contest_leads_to_its_agents_and_draws_their_curves_by_name(real):
     links = [link.proto for link in at.get("page_link")]
     assert any(link.label == "Look at the agents" for link in links)
     assert "likes a visit" in words(at)
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_copy_that_could_not_be_written_is_said_on_the_run(desk, over):
+    run = desk.runs.start_now("train", {})
+    run_facts.note(desk.store, run.id, {"notes": [f"Not copied to TensorBoard: {HOSTILE}"]})
+    if over:
+        desk.runs.finish(run.id, "succeeded")
+    at = opened(run=run.id)
+    said = [w.value for w in at.warning if "Not copied to TensorBoard" in w.value]
+    assert len(said) == 1 and "<b>" not in said[0] and ":red[w]" not in said[0]
+
+
+def test_the_form_says_what_auto_means_and_why_and_a_choice_can_be_taken_back():
+    from jobs import finetune
+
+    desk = toy_desk.start({"finetune": finetune.JOB})
+    try:
+        assert "Recipe auto is" in words(opened()) and "full for News sentiment" in words(opened())
+        reason = "LoRA is better than Full tuning: +2.0 points. <b>"
+        defaults.choose(desk.store, "sentiment", defaults.Choice("lora"), study_id="labels-r1", reason=reason, by="label study")
+        at = opened()
+        assert "with the recipe lora" in words(at) and "LoRA is better than Full tuning" in words(at) and "<b>" not in words(at)
+        press(at, "Back to the usual recipe")
+        assert defaults.chosen(desk.store, "sentiment") is None and "full for News sentiment" in words(opened())
+    finally:
+        runtime.stop()
