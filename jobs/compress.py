@@ -6,6 +6,7 @@ base model's weights); land takes the variant in and asks the gate. A variant th
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import BaseModel, Field
 from fmcore import tasks
 from fmcore.config import settings
 from fmcore.data.catalogue import LabelledData
+from fmcore.data.corpus import Corpus, names_of
 from fmcore.explain import heldout
 from fmcore.models import efficiency_gate
 from fmcore.models.registry import Registry, UnknownModel
@@ -26,6 +28,8 @@ from jobs.folder import read_json
 from jobs.promoting import promotion
 
 SETTINGS, OUTCOME, TEXTS = "settings.json", "outcome.json", "texts.parquet"
+MOST_TEXTS = 20_000
+"""Texts without labels: the teacher reads each of them once, which takes some minutes."""
 
 
 class CompressedAlready(FMError):
@@ -39,15 +43,16 @@ class Params(BaseModel, extra="forbid"):
     layers: int = Field(0, title="Layers (0: automatic)", ge=0, le=48, description="Layers of the student, or left by pruning; 0: 3 for a student, all for pruning.")  # noqa: E501  # fmt: skip
     keep: float = Field(0.5, title="Share kept", ge=0.01, le=1.0, allow_inf_nan=False, description="Share of attention heads and feed-forward units that pruning keeps.")  # noqa: E501  # fmt: skip
     minutes: float = Field(0.0, title="Minutes of training (0: automatic)", ge=0, le=24 * 60, allow_inf_nan=False, description="Longest time for training (prune, distill, static); 0: a fixed number of passes, which a seed repeats exactly.")  # noqa: E501  # fmt: skip
+    corpus: str = Field("", title="Texts without labels (empty: none)", max_length=1000, description="Names of text collections, with commas between: a student and a static table also learn what the model says of these. As for pretraining: data sets, stocknet, demo_news, paths of files.")  # noqa: E501  # fmt: skip
     promote: Literal["gate", "always", "never"] = Field("gate", description="gate, always: serve the variant if the gate passes it; a compressed model that the gate refuses never serves. never: keep it beside the others.")  # noqa: E501  # fmt: skip
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random choice: the same seed trains the same weights.")
 
 
 def prepare(store: Store, params: Params, run_dir: Path) -> None:
-    """Write teacher/, data/ and settings.json.
+    """Write teacher/, data/, settings.json and, where a corpus was named, texts.parquet.
 
-    Raises UnknownModel, CompressedAlready, Tampered, NotHeld when the data set is not here, and BadTeacher when it is not the one that the
-    teacher was trained on.
+    Raises UnknownModel, CompressedAlready, Tampered, NotHeld when the data set is not here, BadTeacher when it is not the one that the
+    teacher was trained on, and BadCorpus.
     """
     from fmcore.training import compress
 
@@ -59,6 +64,10 @@ def prepare(store: Store, params: Params, run_dir: Path) -> None:
     described = {"version": version.version, "sha256": version.sha256, "metrics": dict(version.metrics)}
     compress.Teacher.open(run_dir / "teacher", **described).learnt_from(data)
     data.save(run_dir / "data")
+    if params.corpus:
+        corpus = Corpus.of(names_of(params.corpus), seed=params.seed)
+        spoken = (sentence for document in corpus.documents("train") for sentence in document)
+        pd.DataFrame({"text": list(itertools.islice(spoken, MOST_TEXTS))}).to_parquet(run_dir / TEXTS, index=False)
     chosen = {"params": params.model_dump(), "teacher": described, "base": version.base, "dataset": version.dataset}
     (run_dir / SETTINGS).write_text(json.dumps(chosen, indent=1), encoding="utf-8")
 
