@@ -338,6 +338,9 @@ class _Fit:
         if self.plan.seconds:
             done = min(1.0, max(done, self.at.elapsed_s / self.plan.seconds))
             left_s = max(0.0, min(left_s, self.plan.seconds - self.at.elapsed_s))
+        where = f"Epoch {self.at.epoch + 1} of {self.plan.epochs}, step {self.at.step:,} of {self.steps:,}"
+        if self.plan.seconds and not self.plan.decay:  # the clock ends it, the number of steps is a bound nobody expects to reach
+            where = f"Step {self.at.step:,}"
         try:
             self.report.metric(
                 self.at.step,
@@ -349,8 +352,7 @@ class _Fit:
             )
             self.report.progress(
                 self.span[0] + (self.span[1] - self.span[0]) * done,
-                f"Epoch {self.at.epoch + 1} of {self.plan.epochs}, step {self.at.step:,} of {self.steps:,}, "
-                f"loss {loss:.3f}, about {clock.duration(left_s)} left",
+                f"{where}, loss {loss:.3f}, about {clock.duration(left_s)} left",
             )
         except Cancelled:
             self._save()
