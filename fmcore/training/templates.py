@@ -42,7 +42,7 @@ _HELPERS = frozenset(
 _COMPARING = frozenset(("compared", "comparison", "from", "versus", "vs", "against", "than", "while", "whereas"))
 """With two periods in a sentence, a time that is moved would belong to the other one."""
 _JOINED = frozenset(("it", "they", "and", "or", "of"))
-_OURS = "(?:[a-z-]+ ){0,2}?(?:payment|transfer|card|account|top-up|top up|withdrawal|balance|check|money|refund|transaction|order)"
+_OURS = "(?:[a-z-]+ ){0,2}(?:payment|transfer|card|account|top-up|top up|withdrawal|balance|check|money|refund|transaction|order)"
 _ASKED = (
     (r"how (?:do|can|could) i (?P<x>[^?]+)\?*", "I would like to {x}. How does that work?"),
     (r"can i (?P<x>[^?]+)\?*", "Is it possible for me to {x}?"),
