@@ -7,6 +7,7 @@ asks the gate, and promotes at most once however often it is called.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +20,15 @@ from fmcore.data import catalogue
 from fmcore.data.catalogue import LabelledData
 from fmcore.lab import defaults
 from fmcore.lab.defaults import Choice
+from fmcore.models import bases
 from fmcore.models.registry import Registry
 from fmcore.nouns import Job, Report
 from fmcore.store.store import Store
 from fmcore.training import augment
 from jobs.folder import read_json
 from jobs.promoting import promotion
+
+log = logging.getLogger("fm.jobs")
 
 CHAMPION = "champion"
 AUTO = "auto"
@@ -72,11 +76,14 @@ def prepare(store: Store, params: Params, run_dir: Path) -> None:
 
     Raises what the catalogue raises for a data set that is not there or cannot be learnt from, and WrongDataset for another task's.
     """
+    why = _why(store, params)
     params = _resolved(store, params)
     data = catalogue.load(params.dataset)
     tasks.check_fits(params.task, data.name, data.labels)
     data.save(run_dir / "data")
-    chosen = {"params": params.model_dump(), "base": params.base or settings().base_model, "profile": settings().profile}
+    chosen = {
+        "params": params.model_dump(), "base": params.base or settings().base_model, "profile": settings().profile, "recipe_reason": why,
+    }  # fmt: skip
     (run_dir / "settings.json").write_text(json.dumps(chosen, indent=1), encoding="utf-8")
 
 
@@ -87,7 +94,8 @@ def work(run_dir: Path, report: Report) -> dict[str, Any]:
     out = run_dir / "model"
     shutil.rmtree(out, ignore_errors=True)  # what an attempt before this one left unfinished
     metrics = _train(data, params, chosen["base"], out, report, run_dir / "checkpoint")
-    outcome = {"recipe": params.recipe, "dataset": data.name, "base": chosen["base"], "synthetic": data.synthetic, "metrics": {**metrics, "params": params.model_dump()}}  # noqa: E501  # fmt: skip
+    metrics |= {"params": params.model_dump(), "recipe_reason": chosen.get("recipe_reason", "")}
+    outcome = {"recipe": params.recipe, "dataset": data.name, "base": chosen["base"], "synthetic": data.synthetic, "metrics": metrics}
     (run_dir / "outcome.json").write_text(json.dumps(outcome, allow_nan=False), encoding="utf-8")
     return {key: metrics.get(key) for key in ("n", "accuracy", "macro_f1", "ece", "oos", "refit", "seconds")}
 
@@ -139,10 +147,30 @@ def _resolved(store: Store, params: Params) -> Params:
 
 def _as_chosen(store: Store, params: Params) -> Params:
     """The recipe, base and options that a study chose for the task, else its usual recipe. What a person set otherwise stays."""
-    choice = defaults.chosen(store, params.task) or Choice(tasks.task(params.task).recipe)
+    choice = _choice(store, params.task) or Choice(tasks.task(params.task).recipe)
     options = {"base": choice.base, **choice.options}
-    free = {name: value for name, value in options.items() if getattr(params, name, None) == Params.model_fields[name].default}
+    usual = {name: Params.model_fields[name].default for name in options if name in Params.model_fields}
+    free = {name: options[name] for name, default in usual.items() if getattr(params, name) == default}
     return Params(**{**params.model_dump(), **free, "recipe": choice.recipe})
+
+
+def _choice(store: Store, task: str) -> Choice | None:
+    """What a study chose, where the base that it was chosen with is still here."""
+    choice = defaults.chosen(store, task)
+    if choice and choice.base.startswith(bases.PREFIX) and not bases.exists(store.home, choice.base.removeprefix(bases.PREFIX)):
+        log.warning("the default of %s needs %s, which is not on the shelf any more: the usual recipe is taken", task, choice.base)
+        return None
+    return choice
+
+
+def _why(store: Store, params: Params) -> str:
+    """Why the run has its recipe, for the model card."""
+    if params.recipe == CHAMPION:
+        return "That of the version before it."
+    if params.recipe != AUTO:
+        return "Asked for when the run was started."
+    choice = _choice(store, params.task)
+    return f"{choice.reason} (study {choice.study_id})" if choice else "The task's usual one; no study has chosen another."
 
 
 def augmentations(listed: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from streamlit.testing.v1 import AppTest
 
 from fmcore import clock, run_facts, runtime
+from fmcore.lab import defaults
 from fmcore.nouns import Job
 from pages import training
 from tests.pages import toy_desk
