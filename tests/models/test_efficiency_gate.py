@@ -75,7 +75,7 @@ def test_what_a_version_says_of_its_own_loss_is_not_believed(registry, teacher, 
     assert_barred(registry, variant(registry, tmp_path, teacher, rows=answers(0.8), compressed=lies), "10.0 points lost")
 
 
-def test_too_few_rows_to_tell_are_no_proof(registry, tmp_path):
+def test_where_rows_are_too_few_to_tell_a_person_has_to_decide(registry, tmp_path):
     few = toy_models.heldout(right=0.9, n=120)
     known = toy_models.adopt(registry, tmp_path, run_id="t", rows=few)
     moved = few.copy()
@@ -83,7 +83,11 @@ def test_too_few_rows_to_tell_are_no_proof(registry, tmp_path):
     moved.loc[wrong, "predicted"] = moved.loc[wrong, "label"]
     moved.loc[right, "predicted"] = ["card" if label != "card" else "loan" for label in moved.loc[right, "label"]]
     version = variant(registry, tmp_path, known, rows=moved)
-    assert_barred(registry, version, "0.0 points lost")
+    verdict = registry.gate(version)
+    assert not verdict["passed"] and "0.0 points lost" in verdict["reason"] and verdict["reason"].endswith("A person has to decide.")
+    assert not promotion(registry, version, promote="gate", reason="", by="compress")[1]
+    assert registry.barred(version) == ""
+    assert registry.promote("intent", version.version, by="a person", reason="the rows are few, the speed is worth it").by == "a person"
 
 
 def test_a_variant_that_is_no_faster_than_its_teacher_is_for_nothing(registry, teacher, tmp_path):
