@@ -2,6 +2,10 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fmcore import config
 from fmcore.models import bases
 from fmcore.models.encoder import load_encoder
 from fmcore.models.manifest import check_manifest
@@ -23,9 +28,10 @@ class Heard:
     """A report that keeps what it is told; cancels once the step is reached."""
 
     def __init__(self, cancel_at=None):
-        self.cancel_at, self.metrics = cancel_at, []
+        self.cancel_at, self.metrics, self.said = cancel_at, [], []
 
-    def progress(self, fraction, message=""): ...
+    def progress(self, fraction, message=""):
+        self.said.append(message)
 
     def metric(self, step, **values):
         self.metrics.append((step, values))
@@ -210,14 +216,46 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights_bit_for_bit(base, ob
     assert weights[0] == weights[1] and counted[0] == counted[1]
 
 
+KILLED = """
+import sys
+from pathlib import Path
+from fmcore.training import sentence_adapt
+from tests.training.test_sentence_adapt import Heard, asked_to_die, corpus, messages
+base, folder = sys.argv[1], Path(sys.argv[2])
+sentence_adapt.train(corpus(messages()), asked_to_die(base), folder / "out", Heard(), checkpoint=folder / "checkpoint")
+"""
+
+
+def asked_to_die(base):
+    return Adapting("tsdae", base=base, steps=60, checkpoints=3, batch=8, max_tokens=32, layers=1, report_s=0.0, checkpoint_s=0.0)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_to_the_same_weights_bit_for_bit(base, tmp_path):
+    work = subprocess.Popen([sys.executable, "-c", KILLED, base, str(tmp_path)], cwd=config.ROOT)
+    deadline = time.monotonic() + 90
+    while not (tmp_path / "checkpoint" / "checkpoint.json").is_file() and work.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    work.send_signal(signal.SIGKILL)
+    assert work.wait() == -signal.SIGKILL and not (tmp_path / "out" / "MANIFEST.json").exists()
+    resumed = Heard()
+    for name, heard in (("whole", Heard()), ("out", resumed)):
+        kept = tmp_path / ("checkpoint" if name == "out" else "whole-checkpoint")
+        sentence_adapt.train(corpus(messages()), asked_to_die(base), tmp_path / name, heard, checkpoint=kept)
+    weights = [(tmp_path / name / bases.ENCODER / "model.safetensors").read_bytes() for name in ("whole", "out")]
+    assert weights[0] == weights[1] and min(step for step, _ in resumed.metrics) > 1
+
+
 def losses(heard):
     return {step: values["loss"] for step, values in heard.metrics if "loss" in values}
 
 
 def test_a_run_by_the_clock_ends_with_what_it_has(base, tmp_path):
     asked = Adapting(base=base, minutes=0.5 / 60, batch=8, max_tokens=32, layers=1)
-    figures = sentence_adapt.train(corpus(messages()), asked, tmp_path, Heard())
+    heard = Heard()
+    figures = sentence_adapt.train(corpus(messages()), asked, tmp_path, heard)
     assert figures["steps"] >= 1 and (tmp_path / "MANIFEST.json").is_file()
+    assert any(said.startswith("Step ") for said in heard.said) and not any("Epoch" in said for said in heard.said)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_the_reason(base, tmp_path):
