@@ -26,8 +26,9 @@ def page() -> None:
         ui.no_server()
         return
     with ui.header("Lab", "Watch a model learn, then make it small and fast"):
+        first = None if "lab_view" in st.session_state else next(iter(VIEWS))  # a button of a view may have set another one
         view = st.segmented_control(
-            "View", list(VIEWS), key="lab_view", default=next(iter(VIEWS)), required=True, bind="query-params", label_visibility="collapsed"
+            "View", list(VIEWS), key="lab_view", default=first, required=True, bind="query-params", label_visibility="collapsed"
         )
     with ui.guarded():
         importlib.import_module(f"pages.{VIEWS.get(view, 'lab_methods')}").draw(desk)

@@ -86,9 +86,9 @@ def _chosen() -> Lesson | None:
     if st.session_state.get("lab_method") not in names:
         st.session_state["lab_method"] = asked if asked in names else there[0].key
     key = st.pills(
-        "Method", list(names), key="lab_method", bind="query-params", required=True, format_func=lambda k: names[k].short,
-        label_visibility="collapsed",
+        "Method", list(names), key="lab_method", required=True, format_func=lambda k: names[k].short, label_visibility="collapsed"
     )  # fmt: skip
+    st.query_params["lab_method"] = key  # a bound widget would write the words on the button there, which no link can know
     return names.get(key, there[0])
 
 

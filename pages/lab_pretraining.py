@@ -15,8 +15,6 @@ from fmcore.lab.monitor import JOB, Watched
 from fmcore.nouns import FMError
 from pages import lab_curves, lab_fills, lab_methods, live, ui
 
-SMALL = {"objective": "mlm", "start": "scratch", "size": "tiny", "minutes": 3}
-"""What a small run is asked for; the corpus is the job's own choice, which needs no data of anybody's."""
 LESSONS = {"mlm": "mlm", "nsp": "nsp", "sop": "sop", "simcse": "simcse", "tsdae": "tsdae", "polarity": "polarity"}
 """Objective -> its lesson."""
 
@@ -32,9 +30,13 @@ def draw(desk: Any) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute", gap="small"):
         titles = {key: lab_curves.title(watched) for key, watched in there.items()}
-        key = st.selectbox("Watch", list(there), key="lab_watch", bind="query-params", format_func=titles.__getitem__, width=520)
+        if st.session_state.get("lab_watch") not in there:
+            asked = st.query_params.get("lab_watch", "")
+            st.session_state["lab_watch"] = asked if asked in there else next(iter(there))
+        key = st.selectbox("Watch", list(there), key="lab_watch", format_func=titles.__getitem__, width=520)
+        st.query_params["lab_watch"] = key
         ways(desk, place="top", primary=False)
-    watched = there.get(key) or next(iter(there.values()))
+    watched = there[key]
     _one(desk, watched)
     with ui.guarded(), st.container(border=True):
         lab_curves.compared(desk, there)
@@ -77,7 +79,7 @@ def _start() -> None:
     desk = runtime.current()
     try:
         if desk is not None:
-            run = desk.runs.request(JOB, SMALL)
+            run = desk.runs.request(JOB, monitor.small_run())
             st.session_state.update(lab_view="Pretraining", lab_watch=f"run:{run.id}")
     except FMError as error:
         st.session_state["lab_refused"] = str(error)

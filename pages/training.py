@@ -118,6 +118,8 @@ def _new_run(desk: Any) -> None:
             st.markdown("No jobs are declared.")
             return
         names = [job.name for job in jobs]
+        if st.query_params.get("job") in names:  # a link names the job; the widget itself writes its title there
+            st.session_state["job"] = st.query_params["job"]
         name = st.selectbox("Job", names, key="job", bind="query-params", format_func=lambda n: next(j.title for j in jobs if j.name == n))
         job = next(j for j in jobs if j.name == name)
         st.markdown(f":gray[{ui.esc(job.summary)}]")

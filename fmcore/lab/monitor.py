@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from fmcore import run_facts
+from fmcore.data import catalogue
 from fmcore.models import bases
 from fmcore.models.bases import FILLED_COLUMNS, Base
 from fmcore.models.manifest import MANIFEST
@@ -28,6 +29,8 @@ LIVE_FILLS = Path("checkpoint") / "fills.jsonl"
 """Where a run at work keeps what its checkpoints put behind the masks, in its folder."""
 SETTINGS = "settings.json"
 """What the job froze for a run, in its folder."""
+SMALL_SETS, SMALL_MINUTES = ("twitter_financial_topic", "financial_phrasebank"), 5.0
+"""What a small run reads where it is on this machine (a minute's reading is saved by leaving the large sets out), and how long it takes."""
 LONGEST, ENDED = 50, 8
 """Runs that are looked through; of those that left no base, how many are shown."""
 
@@ -57,6 +60,12 @@ def watchable(runs: Runs, home: Path) -> list[Watched]:
     kept = [Watched(f"base:{base.name}", made.get(base.name), base, base.facts) for base in shelf]
     ended = [run for run in found if run.is_over and _base_of(run) not in on_shelf]
     return [*working, *kept, *(_of_run(runs, run) for run in ended[:ENDED])]
+
+
+def small_run() -> dict[str, Any]:
+    """Parameters of a run that is over in minutes: a tiny model from scratch on the small finance sets, or what is here without them."""
+    there = [name for name in SMALL_SETS if catalogue.dataset(name).state != "missing"]
+    return {"objective": "mlm", "start": "scratch", "size": "tiny", "corpus": ",".join(there), "minutes": SMALL_MINUTES}
 
 
 def can_keep(runs: Runs, watched: Watched) -> bool:
