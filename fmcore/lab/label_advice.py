@@ -76,13 +76,14 @@ def points(
     return sorted(rows, key=lambda p: (order[p["method"]], p["shots"] == ALL, p["shots"]))
 
 
-def advice(table: Table) -> list[dict[str, Any]]:
-    """{shots, method, sentence} for each number of examples that was measured, from none to all."""
+def advice(table: Table, *, usual: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """{shots, method, sentence} for each number of examples that was measured, from none to all. usual: what always saying the most
+    frequent label comes to (baselines.majority, and its macro_f1); it is named where what is advised is not shown to be above it."""
     counts = sorted({p["shots"] for p in table.points}, key=lambda shots: (shots == ALL, shots))
-    return [_advised(table, shots) for shots in counts]
+    return [_advised(table, shots, usual) for shots in counts]
 
 
-def _advised(table: Table, shots: int) -> dict[str, Any]:
+def _advised(table: Table, shots: int, usual: Mapping[str, Any]) -> dict[str, Any]:
     candidates = table.at(shots)
     best, chosen = candidates[0], table.cheapest(candidates)
     needs_none = ", which needs no labels" if chosen["shots"] == 0 and shots else ""
@@ -96,7 +97,20 @@ def _advised(table: Table, shots: int) -> dict[str, Any]:
     else:
         said += f", against {_figure(best)} of {best['title']}, which is not shown to be better and takes {_took(best)}"
     took = "nothing is trained" if not chosen["trainable"] else f"it takes {_took(chosen)}"
-    return {"shots": shots, "method": chosen["method"], "sentence": f"{said}; {took}."}
+    sentences = [f"{said}; {took}."]
+    if chosen["low"] <= usual["accuracy"]["value"]:
+        f1 = f"with a macro F1 of {usual['macro_f1']:.2f} against {chosen['macro_f1']:.2f}"
+        sentences.append(f"Always saying {usual['label']} is right on {usual['accuracy']['value']:.2f}, {f1}.")
+    if missing := _not_measured(table, shots):
+        sentences.append(f"Not measured there: {', '.join(missing)}.")
+    return {"shots": shots, "method": chosen["method"], "sentence": " ".join(sentences)}
+
+
+def _not_measured(table: Table, shots: int) -> list[str]:
+    """Methods of the study without a point at that number of examples."""
+    there = {p["method"] for p in table.at(shots)}
+    learn = {p["method"]: p["title"] for p in table.points if p["shots"]} if shots else {}
+    return [title for method, title in learn.items() if method not in there]
 
 
 def _proved(apart: Estimate, second: Point, chosen: Point) -> str:
@@ -115,7 +129,9 @@ def sentence(table: Table, advised: Sequence[Mapping[str, Any]]) -> str:
         else:
             runs.append([row["method"], row["shots"], row["shots"]])
     told = [f"{METHODS[method].title} {_range(first, last)}" for method, first, last in runs]
-    return " ".join(filter(None, [f"Use {', '.join(told)}." if told else "", _pretraining(table)]))
+    partly = [shots_words(row["shots"]) for row in advised if _not_measured(table, row["shots"])]
+    hole = f"Not every method was measured with {', '.join(partly)}." if partly else ""
+    return " ".join(filter(None, [f"Use {', '.join(told)}." if told else "", hole, _pretraining(table)]))
 
 
 def _range(first: int, last: int) -> str:
@@ -132,7 +148,7 @@ def _pretraining(table: Table) -> str:
         return ""
     ordered = sorted(others, key=lambda p: (p["shots"] == ALL, p["shots"], -p["mean"]))
     better = next((p for p in ordered if table.above(p, scratch).low > 0), None)
-    best = f"the best from scratch, {scratch['mean']:.2f} with {shots_words(scratch['shots'])}"
+    best = f"the best from scratch that was measured, {scratch['mean']:.2f} with {shots_words(scratch['shots'])}"
     if better is None:
         return f"No pretrained encoder is shown to be better than {best}."
     said = f"{better['title']} with {shots_words(better['shots'])} ({better['mean']:.2f})"

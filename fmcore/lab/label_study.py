@@ -9,6 +9,7 @@ A finished cell is a file in the checkpoint folder, written whole and renamed: a
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
@@ -130,8 +131,9 @@ def run(data: LabelledData, asked: Asked, checkpoint: Path, report: Report) -> d
 
 
 def planned(data: LabelledData, asked: Asked) -> tuple[list[Group], dict[str, str]]:
-    """(the groups in the order they are made, what is left out and why). What costs nothing comes first, over the whole curve; then what is
-    trained, from the middle of the curve outwards, so that a short budget is spread; all labels last."""
+    """(the groups in the order they are made, what is left out and why). What costs little comes first, over the whole curve: heads on a
+    frozen encoder, then the small model from scratch. Then what is tuned, from the middle of the curve outwards, so that a short budget is
+    spread; all labels last."""
     sizes = data.train["label"].value_counts()
     groups, left_out = [], {}
     for name in dict.fromkeys(asked.methods):
@@ -153,8 +155,9 @@ def planned(data: LabelledData, asked: Asked) -> tuple[list[Group], dict[str, st
     cost = {name: i for i, name in enumerate(METHODS)}
 
     def order(group: Group) -> tuple[bool, int, int, int]:
-        free, where = group.passes == 0, turn.get(group.shots, len(turn))
-        return (not free, 0 if free else where, cost[group.method.name], where)
+        where = turn.get(group.shots, len(turn))
+        cheap = group.passes == 0 or (group.method.name == "scratch" and group.shots != ALL)
+        return (not cheap, 0 if cheap else where, cost[group.method.name], where)
 
     return sorted(groups, key=order), left_out
 
@@ -271,6 +274,7 @@ class _Run:
         said = f"cell {self._n_done() + 1} of {self.total}: {group.words}, seed {seed + 1} of {group.seeds}"
         inner = _Within(self.report, self._share_done(), said)
         inner.progress(0.0)
+        gc.collect()  # models of cells before this one hang in cycles, and would count as this one's memory
         bench, began = self.bench, time.perf_counter()
         with _Memory() as memory:
             learnt = bench.rows(group.shots, seed) if group.shots else bench.data
@@ -357,10 +361,12 @@ def content(bench: Bench, done: dict[tuple[str, int], list[Cell]], left_out: dic
             rows.append({"method": cell.method, "shots": cell.shots, "seed": cell.seed, "accuracy": round(accuracy, 5),
                          "macro_f1": round(f1.value, 5), "seconds": cell.seconds, "rss_mb": cell.rss_mb})  # fmt: skip
     table = label_advice.Table(label_advice.points(done, right, rows, resamples=asked.resamples), right, resamples=asked.resamples)
-    advice = label_advice.advice(table)
+    usual = majority(bench.data.train["label"].tolist(), names, resamples=asked.resamples)
+    usual |= {"macro_f1": round(macro_f1(names, [usual["label"]] * len(names), resamples=2).value, 5)}
+    advice = label_advice.advice(table, usual=usual)
     return {
         "points": table.points, "cells": rows, "advice": advice, "sentence": label_advice.sentence(table, advice), "left_out": left_out,
-        "notes": _notes(bench), "majority": majority(bench.data.train["label"].tolist(), names, resamples=asked.resamples),
+        "notes": _notes(bench), "majority": usual,
         "winner": label_advice.winner(table, at=asked.adopt_at, present=asked.present, data=bench.data),
         "base": asked.base, "adapted": asked.adapted, "synthetic": bench.data.synthetic, "split_hash": bench.data.split_hash,
     }  # fmt: skip

@@ -10,6 +10,7 @@ from fmcore.lab.label_advice import Table
 from fmcore.lab.label_methods import ALL
 
 N = 400
+USUAL = {"name": "most frequent label", "label": "neutral", "macro_f1": 0.25, "accuracy": {"value": 0.1, "low": 0.1, "high": 0.1, "n": N}}
 DATA = SimpleNamespace(name="planted", synthetic=False)
 
 
@@ -27,7 +28,7 @@ def table(**methods):
 
 
 def test_a_cheap_method_is_advised_where_the_best_is_not_shown_to_be_better():
-    found = label_advice.advice(table(frozen={8: (0.700, 4.0)}, full={8: (0.7025, 60.0)}))
+    found = label_advice.advice(table(frozen={8: (0.700, 4.0)}, full={8: (0.7025, 60.0)}), usual=USUAL)
     assert found[0]["method"] == "frozen" and found[0]["shots"] == 8
     said = found[0]["sentence"]
     assert said.startswith("With 8 examples per class use Frozen + linear: 0.70 (")
@@ -35,13 +36,26 @@ def test_a_cheap_method_is_advised_where_the_best_is_not_shown_to_be_better():
 
 
 def test_the_best_is_advised_where_it_is_shown_to_be_better():
-    found = label_advice.advice(table(frozen={1: (0.6, 4.0)}, full={1: (0.7, 60.0)}))
+    found = label_advice.advice(table(frozen={1: (0.6, 4.0)}, full={1: (0.7, 60.0)}), usual=USUAL)
     assert found[0]["sentence"].startswith("With 1 example per class use Full tuning: 0.70 (")
     assert "of Frozen + linear, which is shown to be worse; it takes 60 s." in found[0]["sentence"]
 
 
+def test_an_advice_that_is_no_better_than_always_saying_the_same_says_so():
+    made, often = table(frozen={2: (0.55, 4.0)}), {**USUAL, "accuracy": {"value": 0.59}}
+    assert "Always saying neutral is right on 0.59, with a macro F1 of 0.25 against 0.50." in label_advice.advice(made, usual=often)[0]["sentence"]
+    assert "Always" not in label_advice.advice(made, usual=USUAL)[0]["sentence"]
+
+
+def test_what_was_not_measured_is_named_where_it_is_missing():
+    made = table(zero_shot={0: (0.3, 0.01, 1)}, frozen={2: (0.5, 4.0), 8: (0.6, 4.0)}, full={8: (0.8, 60.0)})
+    found = label_advice.advice(made, usual=USUAL)
+    assert ["Not measured there: Full tuning." in row["sentence"] for row in found] == [False, True, False]
+    assert "Not every method was measured with 2 per class." in label_advice.sentence(made, found)
+
+
 def test_what_needs_no_labels_competes_at_every_number_of_them():
-    found = label_advice.advice(table(zero_shot={0: (0.62, 0.01, 1)}, frozen={1: (0.4, 1.0), 64: (0.8, 5.0)}))
+    found = label_advice.advice(table(zero_shot={0: (0.62, 0.01, 1)}, frozen={1: (0.4, 1.0), 64: (0.8, 5.0)}), usual=USUAL)
     assert [(row["shots"], row["method"]) for row in found] == [(0, "zero_shot"), (1, "zero_shot"), (64, "frozen")]
     assert found[0]["sentence"].startswith("Without labels use Zero-shot") and "nothing is trained" in found[0]["sentence"]
     assert "needs no labels" in found[1]["sentence"] and "With 64 examples" in found[2]["sentence"]
@@ -52,14 +66,15 @@ def test_the_whole_is_one_sentence_of_ranges_and_says_whether_pretraining_pays()
         zero_shot={0: (0.5, 0.01, 1)}, frozen={2: (0.6, 1.0), 8: (0.8, 1.0), ALL: (0.85, 2.0, 1)}, scratch={8: (0.4, 9.0), ALL: (0.7, 30.0)},
         full={ALL: (0.95, 300.0)},
     )  # fmt: skip
-    said = label_advice.sentence(made, label_advice.advice(made))
+    said = label_advice.sentence(made, label_advice.advice(made, usual=USUAL))
+    assert "Not every method was measured with 2 per class, 8 per class." in said
     assert said.startswith("Use Zero-shot by descriptions with no labels, Frozen + linear from 2 per class to 8 per class, Full tuning with all labels.")
-    assert "Pretraining pays: Frozen + linear with 8 per class (0.80) is shown to be better than the best from scratch, 0.70 with all labels." in said
+    assert "Pretraining pays: Frozen + linear with 8 per class (0.80) is shown to be better than the best from scratch that was measured, 0.70 with all labels." in said
 
 
 def test_where_pretraining_does_not_pay_that_is_said():
     made = table(frozen={8: (0.4, 1.0)}, scratch={8: (0.7, 9.0)})
-    assert "No pretrained encoder is shown to be better than the best from scratch" in label_advice.sentence(made, label_advice.advice(made))
+    assert "No pretrained encoder is shown to be better than the best from scratch that was measured" in label_advice.sentence(made, label_advice.advice(made, usual=USUAL))
 
 
 def winner(made, present="full", at=ALL, data=DATA):

@@ -161,6 +161,14 @@ def test_numbers_that_a_label_has_too_few_rows_for_are_left_out_in_words(toys, b
         label_study.run(planted.data(n_train=5), asked(base, shots=(8,), methods=("frozen",)), tmp_path / "ck", planted.Quiet())
 
 
+def test_what_is_cheap_comes_first_over_the_whole_curve_then_tuning_from_its_middle():
+    groups, _ = label_study.planned(planted.data(), asked("x", methods=tuple(METHODS), shots=(0, 1, 2, 4, ALL), adapted="base:x"))
+    order = [(g.method.name, g.shots) for g in groups]
+    cheap = [("zero_shot", 0)] + [(name, n) for name in ("frozen", "adapted") for n in (2, 1, 4, ALL)] + [("scratch", n) for n in (2, 1, 4)]
+    tuned = [(name, n) for n in (2, 1, 4) for name in ("lora", "full", "setfit")]
+    assert order == [*cheap, *tuned, ("scratch", ALL), ("lora", ALL), ("full", ALL), ("setfit", ALL)]
+
+
 def test_without_a_further_pretrained_base_the_method_is_left_out_with_the_reason():
     groups, left_out = label_study.planned(planted.data(), asked("x", methods=("frozen", "adapted"), no_adapted="The shelf is empty."))
     assert left_out == {METHODS["adapted"].title: "The shelf is empty."} and {g.method.name for g in groups} == {"frozen"}
