@@ -90,6 +90,11 @@ class Cascade(Classifier):
         return max(super().read_to(cleaned), self.fast.read_to(cleaned)) if self._asks_fast else super().read_to(cleaned)
 
     @property
+    def share_sent(self) -> float | None:
+        """The share of texts that went on to the full model since this one was loaded; None before the first text."""
+        return self.tally.share_sent
+
+    @property
     def _asks_fast(self) -> bool:
         """Whether the fast model knows the same labels: not once the full one was taught another."""
         return self.fast is not None and self.fast.labels == self.labels

@@ -113,6 +113,11 @@ class Classifier:
         """How many characters of a cleaned text an answer rests on: what the encoder reads, all of it where words stand beside that."""
         return len(cleaned) if self.reader is None or self.lexical is not None else self.reader(cleaned)
 
+    @property
+    def share_sent(self) -> float | None:
+        """The share of texts that a second model had to answer; None for a classifier that is one model."""
+        return None
+
     def lexical_scores(self, texts: Sequence[str]) -> np.ndarray | None:
         """The lexical scores of texts; None for a classifier without that part."""
         return None if self.lexical is None else self.lexical.scores([text.clean(t)[0] if not isinstance(t, str) else t for t in texts])

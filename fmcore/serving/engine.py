@@ -95,7 +95,8 @@ class Engine:
             log.warning("%s cannot be warmed up: %s", task, error)
 
     def info(self, task: str) -> dict[str, Any]:
-        """How a task is served: champion, the version in memory that answers, whether the two differ and why (warning)."""
+        """How a task is served: champion, the version in memory that answers, whether the two differ and why (warning). share_sent: of a
+        cascade, the share of texts that went on to its full model since it was loaded; None else."""
         champion = self.registry.champion(task)
         with self._lock:
             key = self._serving.get(task)
@@ -105,6 +106,7 @@ class Engine:
                 "champion": champion.version if champion else None,
                 "serving": key[1] if model else None,
                 "warning": self._warnings.get(task, ""),
+                "share_sent": getattr(model.classifier, "share_sent", None) if model else None,
                 "n_queued": model.batcher.n_queued if model else 0,
                 "n_log_rows_lost": self._journal.n_lost,
                 "loaded": [version for loaded_task, version in self._loaded if loaded_task == task],

@@ -46,7 +46,7 @@ OWN_LABEL = 0.5
 """How much of the target is the row's own label, where it has one; the rest is what the teacher says."""
 ROW_WEIGHT = 3
 """How often a pass meets a training row; a piece or a text without a label once."""
-NEAR = 1.0
+NEAR = 0.2
 """Weight of (1 - cosine) between the teacher's embedding and what a matrix makes of the static one."""
 RARE = 1e-3
 """a in the weight a / (a + p) of a token of frequency p at the start (Arora et al. 2017)."""
@@ -57,6 +57,7 @@ DENSE_RATE = 2e-3
 N_NEAR = 512
 """Examples that stand for all in the out-of-scope score."""
 SAID_EVERY = 50
+START_BATCH = 256
 
 
 class Diverged(FMError):
@@ -186,10 +187,15 @@ def pieces(texts: Sequence[str], n: int, *, seed: int) -> list[str]:
 
 
 def start_of(teacher: Teacher, params: Compression, *, report: Report, span: tuple[float, float]) -> np.ndarray:
-    """float32 (vocabulary, teacher's dim): the teacher's embedding of each token alone."""
-    tokenizer = Pieces(teacher.folder / "tokenizer.json", max_tokens=1).tokenizer
-    names = [tokenizer.id_to_token(i) or "" for i in range(tokenizer.get_vocab_size())]
-    return read(teacher, [name.removeprefix("##").strip("▁Ġ") for name in names], params, report=report, span=span)
+    """float32 (vocabulary, teacher's dim): the teacher's embedding of each token alone, between the tokens that open and close a text."""
+    served = ServedEncoder(teacher.folder, max_tokens=int(teacher.info["max_tokens"]), threads=params.threads)
+    around = served.tokenizer.encode("").ids
+    rows = [[*around[:1], number, *around[1:]] for number in range(served.tokenizer.get_vocab_size())]
+    parts = []
+    for first in range(0, len(rows), START_BATCH):
+        report.progress(span[0] + (span[1] - span[0]) * first / len(rows), f"The teacher reads its vocabulary: {first / len(rows):.0%}")
+        parts.append(served.side_by_side(rows[first : first + START_BATCH]))
+    return np.concatenate(parts)
 
 
 def _begun(start: np.ndarray, frequency: np.ndarray, dim: int) -> np.ndarray:
