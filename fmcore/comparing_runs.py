@@ -28,6 +28,8 @@ MAX_RUNS = 50
 MAX_ATTEMPTS = 20
 COSTS = ("seconds", "peak_rss_mb", "energy_j")
 LOWER_IS_BETTER = ("loss", "ece", "error", "perplexity", "seconds", "rss_mb", "energy_j", "_ms", "mb", "lost")
+OF_OTHERS = ("baseline", "majority", "lexicon", "against_baseline")
+"""Figures of what a model was held against: neither end of them is the better one."""
 NO_DIRECTION = ("n", "threshold", "temperature", "step", "epoch", "lr")
 
 
@@ -232,7 +234,7 @@ def delta(value: Any, baseline: Any, *, name: str = "") -> Delta:
 
 def _verdict(low: float, high: float, name: str) -> str:
     last = name.rpartition(".")[2]
-    if last in NO_DIRECTION or last.startswith("n_"):
+    if last in NO_DIRECTION or last.startswith("n_") or name.partition(".")[0] in OF_OTHERS:
         return ""
     if low <= 0 <= high:
         return "no clear difference"

@@ -235,7 +235,9 @@ def _server(locked: StoreLocked) -> Iterator[httpx.Client]:
         raise locked from None
     if locked.pid is not None and pid != locked.pid:  # left by a server that is gone
         raise locked
-    headers = {"Authorization": f"Bearer {settings.secret_api_token.get_secret_value()}"} if settings.secret_api_token else {}
+    headers = {"Content-Type": "application/json"}  # the API refuses a POST without it, an empty one too
+    if settings.secret_api_token:
+        headers["Authorization"] = f"Bearer {settings.secret_api_token.get_secret_value()}"
     with httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as client:
         yield client
 

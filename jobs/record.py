@@ -49,12 +49,19 @@ class Record:
         self._began_at, self._peak_mb, self._pid, self._meter = time.monotonic(), 0.0, None, None
         self._over = threading.Event()
 
-    @_at_no_risk
     def begins(self) -> None:
         """Note what is known before anything ran, and read the machine's meters from here on."""
         if not self._routine:
-            facts = {**run_facts.of_process(), "parents": run_facts.parents(self._run, {}, {})}
-            run_facts.note(self._runs.store, self.run_id, facts)
+            self._note_the_start()
+        self._start_the_meters()
+
+    @_at_no_risk
+    def _note_the_start(self) -> None:
+        facts = {**run_facts.of_process(), "parents": run_facts.parents(self._run, {}, {})}
+        run_facts.note(self._runs.store, self.run_id, facts)
+
+    @_at_no_risk
+    def _start_the_meters(self) -> None:
         self._meter = energy.Meter(nvml=energy.nvml() if self._heavy else None)
         if self._heavy:
             threading.Thread(target=self._keep_reading, daemon=True, name="fm-meter").start()

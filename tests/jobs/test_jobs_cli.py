@@ -11,9 +11,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from fmcore import config
+from fmcore.runs import Runs
 from fmcore.store.store import Store
+from jobs import JOBS
+from jobs.__main__ import app
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,3 +131,38 @@ def test_recover_sets_a_damaged_log_aside(home):
     done = call("recover")
     assert done.returncode == 0 and "may be lost" in done.stderr and json.loads(done.stdout)["rows"]["audit"] == 0
     assert call("list").returncode == 0
+
+
+@pytest.fixture
+def two_runs(home):
+    """Two runs that are over, in a store that nobody holds."""
+    store = Store(home)
+    runs, made = Runs(store, JOBS), []
+    for n in (2, 3):
+        run = runs.start_now("maintain", {"keep_backups": n})
+        runs.finish(run.id, "succeeded", result={"backups_kept": n})
+        made.append(run.id)
+    store.close()
+    return made
+
+
+def test_compare_and_lineage_without_a_server(two_runs):
+    a, b = two_runs
+    typed = CliRunner()
+    told = json.loads(typed.invoke(app, ["compare", a, b]).stdout)
+    assert told["baseline"] == a and told["params"][0]["values"] == {a: 2, b: 3} and told["metrics"][0]["deltas"][b]["value"] == 1
+    assert json.loads(typed.invoke(app, ["compare", a, b, "--baseline", b, "--pin"]).stdout)["baseline"] == b
+    assert json.loads(typed.invoke(app, ["compare", a]).stdout)["pinned"] is True, "the pin survived the process"
+    assert json.loads(typed.invoke(app, ["lineage", a]).stdout)["children"][0]["children"][0]["id"] == a
+    for args in (["compare", "nobody", a], ["lineage", "nobody"], ["compare"], ["lineage"]):
+        refused = typed.invoke(app, args)
+        assert refused.exit_code == 2 and refused.stdout == "" and refused.stderr
+
+
+def test_compare_and_lineage_through_a_server(server):
+    a, b = (json.loads(call("run", "maintain", "--set", f"keep_backups={n}").stdout)["id"] for n in (2, 3))
+    told = json.loads(call("compare", a, b, "--baseline", b, "--pin").stdout)
+    assert told["baseline"] == b and told["runs"][0]["code"]["package"]
+    assert json.loads(call("lineage", a).stdout)["children"][0]["children"][0]["id"] == a
+    refused = call("compare", a, "nobody")
+    assert refused.returncode == 2 and "nobody" in refused.stderr and "Traceback" not in refused.stderr
