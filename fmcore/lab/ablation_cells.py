@@ -25,6 +25,7 @@ from fmcore.models.encoder import load_encoder
 from fmcore.models.heads import fit_logistic
 from fmcore.nouns import Report
 from fmcore.training import finetune, loop
+from fmcore.training.checkpoint import CheckpointNotSaved
 from fmcore.training.linear import NAME_WEIGHT, few_shot
 
 log = logging.getLogger("fm.lab")
@@ -232,11 +233,16 @@ def _read(path: Path, identity: str) -> Cell | None:
 
 
 def _write(path: Path, identity: str, cell: Cell) -> None:
+    """Raises CheckpointNotSaved where the disk does not take it; the cells before it stay whole."""
     answers = {part: "".join(map(str, getattr(cell, part))) for part in ("validation", "test")}
     kept = {"identity": identity, "name": cell.name, "seed": cell.seed, **answers, "seconds": cell.seconds, "told": cell.told}
     fresh = path.with_suffix(".part")
-    with fresh.open("w", encoding="utf-8") as stream:
-        json.dump(kept, stream, ensure_ascii=False, allow_nan=False)
-        stream.flush()
-        os.fsync(stream.fileno())
-    fresh.replace(path)
+    try:
+        with fresh.open("w", encoding="utf-8") as stream:
+            json.dump(kept, stream, ensure_ascii=False, allow_nan=False)
+            stream.flush()
+            os.fsync(stream.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        what = f"{cell.name} with seed {cell.seed} could not be kept ({error})."
+        raise CheckpointNotSaved(what, "Free some disk space, then resume.") from error

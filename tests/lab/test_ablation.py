@@ -16,6 +16,7 @@ from fmcore.lab import ablation, ablation_cells
 from fmcore.lab.ablation_cells import Ablation, Cell, Regulariser
 from fmcore.nouns import Cancelled
 from fmcore.training import augment, loop
+from fmcore.training.checkpoint import CheckpointNotSaved
 from tests.tiny_encoder import save_tiny_encoder, tiny_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -209,6 +210,15 @@ def test_a_stopped_study_goes_on_behind_its_finished_cells_to_the_same_content(p
     torn.write_text(torn.read_text()[:40])
     assert study(tmp_path / "cut") == whole
     assert len(planted) == len(first) + 1  # only the torn cell was made twice
+
+
+def test_a_disk_that_takes_no_more_stops_the_study_in_words_and_leaves_the_finished_cells_whole(planted, tmp_path):
+    (tmp_path / "label_smoothing-0.part").mkdir()  # nothing can be written there
+    with pytest.raises(CheckpointNotSaved, match="label_smoothing with seed 0 could not be kept"):
+        study(tmp_path, names=("label_smoothing",))
+    (tmp_path / "label_smoothing-0.part").rmdir()
+    assert study(tmp_path, names=("label_smoothing",))["winner"] == "label_smoothing"
+    assert planted.count(("plain", 0)) == 1
 
 
 def test_cells_of_another_study_are_not_taken_up(planted, tmp_path):
