@@ -58,6 +58,8 @@ N_NEAR = 512
 """Examples that stand for all in the out-of-scope score."""
 SAID_EVERY = 50
 START_BATCH = 256
+READ_AT_ONCE = 4000
+"""Texts between two writes of what was read: a run that is killed loses a minute's reading at most."""
 
 
 class Diverged(FMError):
@@ -150,12 +152,18 @@ def lesson_of(
 
 
 def read(teacher: Teacher, texts: Sequence[str], params: Compression, *, report: Report, span: tuple[float, float]) -> np.ndarray:
-    """The teacher's embeddings, by the form it is served in."""
+    """float32 (n, dim): the teacher's embeddings, by the form it is served in; kept on disk every READ_AT_ONCE texts."""
     served = ServedEncoder(teacher.folder, max_tokens=int(teacher.info["max_tokens"]), threads=params.threads)
-    words = f"The teacher reads {len(texts):,} texts"
-    return EmbeddingCache(settings().home / "cache" / "embeddings").encode(
-        served, texts, progress=lambda done: report.progress(span[0] + (span[1] - span[0]) * done, f"{words}: {done:.0%}")
-    )
+    cache, parts = EmbeddingCache(settings().home / "cache" / "embeddings"), []
+    for first in range(0, len(texts), READ_AT_ONCE):
+        some = texts[first : first + READ_AT_ONCE]
+
+        def said(done: float, first: int = first, n: int = len(some)) -> None:
+            share = (first + done * n) / len(texts)
+            report.progress(span[0] + (span[1] - span[0]) * share, f"The teacher reads {len(texts):,} texts: {share:.0%}")
+
+        parts.append(cache.encode(served, some, progress=said))
+    return np.concatenate(parts)
 
 
 def before_refits(teacher: Teacher, texts: Sequence[str], labels: Sequence[str], embeddings: np.ndarray) -> Classifier:

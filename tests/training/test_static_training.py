@@ -62,6 +62,7 @@ def asked(method, **changed):
 # --- the static student
 
 
+@pytest.mark.slow
 def test_a_static_student_is_a_whole_folder_without_a_network(teacher, data, tmp_path):
     report = Quiet()
     metrics = compress.train(teacher, data, asked("static"), tmp_path / "model", report)
@@ -82,6 +83,7 @@ def test_a_static_student_is_a_whole_folder_without_a_network(teacher, data, tmp
     assert metrics["training"]["n_texts"] > metrics["training"]["n_rows"] == len(data.train)
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_tables(teacher, data, tmp_path):
     made = {}
     for name, seed in (("one", 0), ("two", 0), ("other", 1)):
@@ -91,6 +93,7 @@ def test_the_same_seed_makes_the_same_tables(teacher, data, tmp_path):
     assert np.abs(made["one"] - made["other"]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_it_learns_from_texts_without_labels_and_the_loss_falls(teacher, data, tmp_path, monkeypatch):
     texts = tuple(data.validation["text"].sample(frac=1, random_state=1).str.split().str[::-1].str.join(" "))
     report = Quiet()
@@ -100,6 +103,7 @@ def test_it_learns_from_texts_without_labels_and_the_loss_falls(teacher, data, t
     assert len(report.losses) > 2 and report.losses[-1] < report.losses[0]
 
 
+@pytest.mark.slow
 def test_no_held_out_row_speaks_through_the_teacher(teacher, data):
     embeddings = static.read(teacher, list(data.train["text"]), asked("static"), report=Quiet(), span=(0, 1))
     before = static.before_refits(teacher, list(data.train["text"]), list(data.train["label"]), embeddings)
@@ -121,6 +125,7 @@ def test_a_token_that_no_text_held_goes_where_the_others_went():
     assert cosine.min() > 0.99
 
 
+@pytest.mark.slow
 def test_it_can_be_cancelled_and_a_loss_that_is_no_number_stops_it(teacher, data, tmp_path, monkeypatch):
     with pytest.raises(Cancelled):
         static.train(teacher, data, asked("static"), tmp_path / "model", Quiet(cancel_at=0.62))
@@ -131,6 +136,7 @@ def test_it_can_be_cancelled_and_a_loss_that_is_no_number_stops_it(teacher, data
         static.train(teacher, data, asked("static"), tmp_path / "nan", Quiet())
 
 
+@pytest.mark.slow
 def test_minutes_bound_the_training(teacher, data, tmp_path):
     metrics = static.train(teacher, data, asked("static", minutes=1e-4), tmp_path / "model", Quiet())
     assert metrics["training"]["steps"] >= 1
@@ -148,6 +154,7 @@ def test_pieces_hold_words_of_their_texts_only(texts, n):
 # --- the cascade
 
 
+@pytest.mark.slow
 def test_a_cascade_holds_both_models_and_answers_as_measured(teacher, data, tmp_path):
     metrics = compress.train(teacher, data, asked("cascade"), tmp_path / "model", Quiet())
     check_manifest(tmp_path / "model")
