@@ -120,11 +120,11 @@ def adapt(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def show_adapt(found: dict[str, Any]) -> None:
     print(f"\nAdapted on {found['dataset']}, {SHOTS} labels a class")
-    print(f"{'':26}{'test accuracy':>24}{'over the base':>26}{'seconds':>9}{'steps':>7}  helped")
+    print(f"{'':24}{'test accuracy':>27}{'over the base':>30}{'seconds':>9}{'steps':>7}  helped")
     for row in found["rows"]:
         mean = f"{row['mean']:.4f} ({row['low']:.4f} to {row['high']:.4f})"
         over = "" if row["over"] is None else f"{row['over']:+.4f} ({row['over_low']:+.4f} to {row['over_high']:+.4f})"
-        print(f"{row['title']:26}{mean:>24}{over:>26}{row['seconds']:>9.0f}{row['steps']:>7,}  {row['helped'] or ''}")
+        print(f"{row['title']:24}{mean:>27}{over:>30}{row['seconds']:>9.0f}{row['steps']:>7,}  {row['helped'] or ''}")
     print(f"{found['sentence']}\nBar ({found['bar']}): {'met' if found['met'] else 'not met'}")
 
 
