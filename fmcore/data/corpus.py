@@ -51,7 +51,7 @@ DEMO_DAYS = 28
 _LINK = re.compile(r"https?:\S*|\bt\.co/\S+|\bwww\.\S+", re.IGNORECASE)
 _WHO = re.compile(r"(?<![\w.])@\w+:?")
 _AGAIN = re.compile(r"^(?:RT|MT)\b[:\s]*", re.IGNORECASE)
-_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]*[A-Z0-9])|(?<=[。！？])")
+_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[\"'(\[]*[A-Z0-9])|(?<=[。！？])")
 REPEATED = "texts that came before were left out"
 HELD_BACK = "texts that a data set of the catalogue holds back for measuring were left out"
 BLANK = "documents without words were left out"

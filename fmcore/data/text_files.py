@@ -148,7 +148,7 @@ def _table(path: Path, dropped: Counter[str]) -> Iterator[tuple[str, ...]]:
             fed += len(line)
             if fed > MAX_LINE:
                 raise BadCorpus(f"{path.name} has a row of more than {MAX_LINE:,} characters: a quote is never closed.", "Mend that row.")
-            yield line + "\n"
+            yield line.replace("\r", " ") + "\n"
 
     source = counted()
     header = next(source, "")

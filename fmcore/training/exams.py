@@ -24,7 +24,7 @@ from fmcore.training.checkpoint import CheckpointNotSaved
 from fmcore.training.mask_filling import NO_WORD
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 ROWS = 1000
 """Packed rows held back that are asked at most; of fewer rows each is asked again with other words hidden, MOST_TIMES at most."""
@@ -68,7 +68,7 @@ class Exam:
         model, loss, right, alike, pairs = self._run.model, 0.0, 0, 0, 0
         for cpu in self._batches:
             batch = devices.to_device(cpu, self._run.device)
-            states = model["words"].encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+            states = states_of(model, batch)
             rows, places = (batch["targets"] != NO_WORD).nonzero(as_tuple=True)
             scores, wanted = model["words"].scores(states[rows, places]).float(), batch["targets"][rows, places]
             loss += float(cross_entropy(scores, wanted, reduction="sum"))
@@ -78,6 +78,12 @@ class Exam:
                 pairs += len(states)
         found = {"val_loss": loss / self.n, "masked_accuracy": right / self.n, "unigram_accuracy": self.unigram}
         return {**found, "pair_accuracy": alike / pairs} if pairs else found
+
+
+def states_of(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """(rows, tokens, width): what the encoder makes of a batch."""
+    given = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
+    return model["words"].encoder(**given).last_hidden_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,14 +128,20 @@ def keep(run: Any, step: int) -> list[dict[str, Any]]:
         raise CheckpointNotSaved(
             f"The checkpoint at step {step} could not be kept ({error}).", "Free some disk space, then resume."
         ) from error
-    rows = []
-    for sentence in SENTENCES:
-        for filled in served.fill(sentence, WORDS_KEPT):
-            for rank, (token, probability) in enumerate(zip(filled.words, filled.probabilities, strict=True), start=1):
-                rows.append(
-                    {"step": step, "sentence": sentence, "mask": filled.place, "rank": rank, "token": token, "probability": probability}
-                )
-    return rows
+    return [
+        {"step": step, "sentence": sentence, "mask": filled.place, "rank": rank, "token": token, "probability": probability}
+        for sentence in SENTENCES
+        for filled in _filled(served, sentence)
+        for rank, (token, probability) in enumerate(zip(filled.words, filled.probabilities, strict=True), start=1)
+    ]
+
+
+def _filled(served: fill_mask.FillMask, sentence: str) -> list[fill_mask.Filled]:
+    """Nothing for a sentence whose mask lies beyond what a very short model reads."""
+    try:
+        return served.fill(sentence, WORDS_KEPT)
+    except fill_mask.NothingToFill:
+        return []
 
 
 def head_of(base: str) -> Mapping[str, Tensor]:

@@ -1,7 +1,8 @@
 """Packed rows: a corpus as token rows of one length on disk, and which of their words are hidden at a step.
 
-Packing is plain: document after document, [SEP] between them, cut where a row is full, so that no place is wasted on padding; attention
-goes over the whole row (RoBERTa's full sentences, Liu et al. 2019, section 4.2). For an objective about two segments a row is one pair,
+Document stands after document, each with its [SEP], cut where a row is full, so that no place is wasted on padding. Attention stays within
+a document and places are counted from its start (where the base model is a BERT; else attention goes over the whole row, as in RoBERTa's
+full sentences, Liu et al. 2019). For an objective about two segments a row is one pair,
 [CLS] first [SEP] second [SEP], padded. Memory is bounded: rows are written as they are made, read as a memory map, and no more are made
 than a run will see. Hiding is BERT's with whole words: 15 % of the words; of their pieces 80 % become [MASK], 10 % any piece, 10 % stay.
 """
@@ -156,6 +157,12 @@ def hidden(ids: np.ndarray, words: np.ndarray, vocabulary: Vocabulary, *, chance
     others = vocabulary.ordinary[(chance.random(ids.shape) * len(vocabulary.ordinary)).astype(np.int64)]
     shown = np.where(asked & (fate < 0.8), vocabulary.mask, ids)
     return np.where(asked & (fate >= 0.8) & (fate < 0.9), others, shown), targets
+
+
+def documents_of(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """int64 (n, tokens): the number of the document in its row that each place belongs to; a [SEP] ends its own."""
+    ends = ids == vocabulary.sep
+    return np.cumsum(ends, axis=1) - ends
 
 
 def _tokenized(documents: Iterable[tuple[str, ...]], tokenizer: Any, vocabulary: Vocabulary) -> Iterator[list[Line]]:

@@ -30,7 +30,7 @@ from fmcore.models import bases, masked_lm
 from fmcore.models.encoder import Encoder, load_encoder
 from fmcore.models.manifest import write_manifest
 from fmcore.nouns import FMError, Report
-from fmcore.training import devices, exams, loop, packing, tokenizer_training
+from fmcore.training import counted_words, devices, exams, loop, packing, tokenizer_training
 from fmcore.training.finetune import layers_of
 from fmcore.training.mask_filling import NO_WORD, last_layers
 from fmcore.training.packing import Packed, Vocabulary
@@ -66,12 +66,15 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(2, 128, 2, 6000, 3e-3),
-    "small": Size(4, 256, 4, 8000, 1.5e-3),
-    "medium": Size(6, 384, 6, 16_000, 7e-4),
+    "tiny": Size(2, 128, 2, 6000, 1e-3),
+    "small": Size(4, 256, 4, 8000, 7e-4),
+    "medium": Size(6, 384, 6, 16_000, 5e-4),
     "base": Size(12, 768, 12, 30_000, 3e-4),
 }
 CONTINUED_RATE, HEAD_RATE = 2e-4, 3e-3
+BETAS = (0.9, 0.98)
+LENGTH = 0.6
+"""Of a word's vector at the start: with BERT's usual 0.02 a number, a model this narrow hears its context too faintly to begin learning."""
 DROPOUT = 0.0
 """None: a small model sees its corpus a few times at most, and cannot learn it by heart."""
 
@@ -147,6 +150,7 @@ class _Run:
         self.size = int(self.encoder.model.get_input_embeddings().weight.shape[0])
         self.vocabulary = Vocabulary.of(self.encoder.tokenizer, size=self.size)
         self.device = torch.device(self.encoder.device)
+        self.apart = params.objective not in PAIRED and self.encoder.model.config.model_type == "bert"
         even = np.ones(self.size) / self.size
         self.words = masked_lm.network(self.encoder, frequencies=even)
         self.model = _learner(self.words, paired=params.objective in PAIRED).to(self.device)
@@ -251,6 +255,10 @@ class _Run:
         with torch.no_grad():
             counts = torch.from_numpy(self.rows.counts + 1.0)
             self.words.bias.copy_(torch.log(counts / counts.sum()))
+            if self.params.start == "scratch":
+                words = self.encoder.model.get_input_embeddings().weight
+                counted = counted_words.table(self.rows, self.vocabulary, width=words.shape[1], norm=LENGTH, seed=self.params.seed)
+                words.copy_(torch.from_numpy(counted))
             for name, tensor in head.items():
                 self.words.get_parameter(name).copy_(tensor)
 
@@ -263,6 +271,13 @@ class _Run:
         shown, targets = packing.hidden(ids, words, self.vocabulary, chance=chance, exam=exam)
         mask = (ids != self.vocabulary.pad).astype(np.int64)
         parts = {"input_ids": shown, "attention_mask": mask, "targets": targets, "relation": relation.astype(np.int64)}
+        if self.apart:
+            document = packing.documents_of(ids, self.vocabulary)
+            first = np.ones_like(document)
+            first[:, 1:] = document[:, 1:] != document[:, :-1]
+            place = np.arange(ids.shape[1])[None]
+            parts["position_ids"] = place - np.maximum.accumulate(np.where(first, place, 0), axis=1)
+            parts["attention_mask"] = (document[:, :, None] == document[:, None, :])[:, None]
         return {name: torch.from_numpy(part) for name, part in parts.items()}
 
     def plan(self) -> loop.Plan:
@@ -300,7 +315,7 @@ class _Run:
             if not self.params.layers and self.device.type != "cpu":
                 learnt = [layers[0].requires_grad_(True), *learnt]
             layers = learnt
-        return loop.layerwise_groups(layers, _head(self.model), plan)
+        return [{**group, "betas": BETAS} for group in loop.layerwise_groups(layers, _head(self.model), plan)]
 
     def _look(self, step: int) -> dict[str, float]:
         """What is known of the weights at a step, for the report; its served form and its filled sentences are kept on the way."""
@@ -334,7 +349,7 @@ class _Run:
         save_file(head, out / bases.HEAD)
         for row in self.curve:
             shutil.copytree(self.kept / str(row["step"]), out / bases.FILLS / str(row["step"]))
-        pd.DataFrame(_lines(self.folder / FILLS)).to_parquet(out / bases.FILLED, index=False)
+        pd.DataFrame(_lines(self.folder / FILLS), columns=list(bases.FILLED_COLUMNS)).to_parquet(out / bases.FILLED, index=False)
         pd.DataFrame(self.curve).to_parquet(out / bases.CURVE, index=False)
         steps = self.curve[-1]["step"]
         figures = {
@@ -350,7 +365,7 @@ class _Run:
             "base": encoder.name, "corpus": list(self.corpus.names), "corpus_hash": self.facts["corpus_hash"], "notes": self.facts["notes"],
             "licences": dict(self.corpus.licences),
             "n_tokens": steps * self.params.batch * self.params.max_tokens, "n_distinct_tokens": self.rows.n_tokens, "figures": figures,
-            "packing": "plain, [SEP] between documents" if self.params.objective == "mlm" else "one pair a row",
+            "packing": f"attention {'within a document' if self.apart else 'over the whole row'}",
             "device": devices.device_title(self.device), "seconds": round(seconds, 1), "synthetic": bool(self.corpus.synthetic),
             "parent": encoder.sha256 if self.params.start == "continue" else "", "params": self.params.recipe(), "vocabulary": self.size,
         }  # fmt: skip
@@ -363,7 +378,7 @@ def loss_of(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Mean cross-entropy in nats of the hidden pieces; for pairs that of the two-way answer is added."""
     from torch.nn.functional import cross_entropy
 
-    states = model["words"].encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    states = exams.states_of(model, batch)
     rows, places = (batch["targets"] != NO_WORD).nonzero(as_tuple=True)
     loss = cross_entropy(model["words"].scores(states[rows, places]).float(), batch["targets"][rows, places])
     if "relation" in model:
@@ -402,7 +417,7 @@ def _fresh(folder: Path, params: Pretraining) -> Encoder:
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=size.width, num_hidden_layers=size.layers, num_attention_heads=size.heads,
         intermediate_size=4 * size.width, max_position_embeddings=max(params.max_tokens, 128), hidden_dropout_prob=DROPOUT,
-        attention_probs_dropout_prob=DROPOUT, pad_token_id=tokenizer.pad_token_id,
+        attention_probs_dropout_prob=DROPOUT, initializer_range=LENGTH / size.width**0.5, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     where = str(devices.pick_device(params.device or "auto"))
     model = BertModel(config, add_pooling_layer=False).to(where)
