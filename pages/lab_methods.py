@@ -31,7 +31,7 @@ def draw(desk: Any) -> None:
     told, toy = ui.split(1, 1)
     with told:
         st.markdown(lesson.how)
-        st.latex(lesson.formula)
+        st.latex(lesson.latex)
         ui.note(lesson.symbols)
     with toy, ui.guarded():
         lab_toys.draw(lesson)

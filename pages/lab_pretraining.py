@@ -52,7 +52,7 @@ def nothing_yet(desk: Any, *, place: str) -> None:
         with ui.empty("The first base is being pretrained", words, icon=":material/hourglass_top:"):
             st.button("Watch it", type="primary", icon=":material/monitoring:", key=f"watch-{place}", on_click=_watch)
         return
-    words = "Start one: a small model learns from scratch within minutes, and you can watch its words get better."
+    words = "Start one: a small model learns from scratch, and you can watch the words that it puts behind masks."
     with ui.empty("Nothing was pretrained yet", words, icon=":material/neurology:"):
         ways(desk, place=place, primary=True)
 

@@ -36,6 +36,12 @@ class Lesson:
     studied: tuple[str, ...] = ()
 
     @property
+    def latex(self) -> str:
+        """The formula as one, a line under the other where it has several: half a card is narrow."""
+        lines = self.formula.strip().splitlines()
+        return lines[0] if len(lines) == 1 else "\\begin{gathered} " + " \\\\[4pt] ".join(lines) + " \\end{gathered}"
+
+    @property
     def words(self) -> str:
         """All that a search looks at."""
         return " ".join((self.key, self.title, self.sentence, self.how, self.purpose, self.costs, self.fails, self.reference)).casefold()

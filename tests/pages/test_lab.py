@@ -77,7 +77,7 @@ def test_every_lesson_is_drawn_with_its_formula_and_example(desk):
     seen = []
     for lesson in lessons.lessons().values():
         assert at.header[0].value == lesson.title
-        assert at.latex[0].value.strip("$\n ") == lesson.formula
+        assert at.latex[0].value.strip("$\n ") == lesson.latex
         assert "Try it" in plain(at) and "When it fails" in plain(at)
         seen.append(lesson.key)
         at = sound(at.button(key="onward-Next").click().run())
