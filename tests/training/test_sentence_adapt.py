@@ -19,7 +19,8 @@ from fmcore.models import bases
 from fmcore.models.encoder import load_encoder
 from fmcore.models.manifest import check_manifest
 from fmcore.nouns import Cancelled
-from fmcore.training import loop, opposites, sentence_adapt
+from fmcore.training import loop, opposites, pretrain, sentence_adapt
+from fmcore.training.pretrain import Pretraining
 from fmcore.training.sentence_adapt import Adapting, NotAdaptable
 from tests.tiny_encoder import frame, save_tiny_encoder
 
@@ -190,6 +191,16 @@ def test_a_run_writes_a_base_that_loads_and_says_what_it_is(base, objective, tmp
     before, after = load_encoder(base, max_tokens=32), load_encoder(str(out / bases.ENCODER), max_tokens=32)
     texts = messages(2)
     assert after.sha256 != before.sha256 and not np.allclose(before.encode(texts, batch=8), after.encode(texts, batch=8), atol=1e-3)
+
+
+def test_pretraining_hands_these_objectives_over_with_what_it_was_asked(base, tmp_path):
+    asked = Pretraining(
+        "polarity", start="continue", base=base, steps=4, checkpoints=1, batch=8, max_tokens=32, layers=1, learning_rate=2e-3
+    )  # fmt: skip
+    figures = pretrain.train(corpus(messages()), asked, tmp_path, Heard())
+    facts = json.loads((tmp_path / bases.FACTS).read_text())
+    assert figures["steps"] == 4 and facts["objective"] == "polarity"
+    assert facts["params"]["layers"] == 1 and facts["params"]["learning_rate"] == 2e-3
 
 
 def test_only_the_last_layers_learn(encoder):
