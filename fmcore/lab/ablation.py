@@ -68,6 +68,9 @@ def run(data: LabelledData, params: Ablation, report: Report, *, folder: Path) -
         for i in range(params.seeds):
             cells.get(together, params.seed + i, until=1.0)
     left_out |= cells.missing(tried, params.seeds)
+    bare = _bare(cells.done)
+    left_out |= bare
+    tried = [each for each in tried if each.name not in bare]
     content = told(tried, cells.done, params, left_out=left_out, checks=checks, data=data)
     report.progress(1.0, content["sentence"])
     return content
@@ -234,6 +237,14 @@ def sentence(shown: Sequence[Mapping[str, Any]], best: Mapping[str, Any] | None,
 
 def _points(share: float) -> str:
     return f"{100 * share:+.1f} points"
+
+
+def _bare(done: Mapping[tuple[str, int], Cell]) -> dict[str, str]:
+    """Rows in which no cell had anything added, and why: they are the plain recipe under another name."""
+    told: dict[str, list[Mapping[str, Any]]] = {}
+    for (name, _), cell in done.items():
+        told.setdefault(name, []).extend(cell.told)
+    return {name: f"in every cell: {checks[0]['refused']}" for name, checks in told.items() if checks and all(c["refused"] for c in checks)}
 
 
 def _refused(rows: Sequence[Regulariser], done: Mapping[tuple[str, int], Cell]) -> list[str]:

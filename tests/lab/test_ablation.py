@@ -149,6 +149,20 @@ def test_a_verdict_says_what_its_interval_allows(row, words):
     assert ablation.verdict(row) == words
 
 
+def test_a_row_to_which_nothing_was_added_in_any_cell_is_left_out_with_the_reason(planted, tmp_path, monkeypatch):
+    inner = ablation_cells.trained
+
+    def trained(data, each, seed, params, report):
+        told = {"synonym": ["Only 3 could be judged."], "token_dropout": ["" if seed == 0 else "Only 3 could be judged."]}
+        return replace(inner(data, each, seed, params, report), told=tuple({"refused": why} for why in told.get(each.name, ())))
+
+    monkeypatch.setattr(ablation_cells, "trained", trained)
+    monkeypatch.setattr(ablation, "preservation", lambda *given: ([], {}))
+    content = study(tmp_path, names=("synonym", "token_dropout"))
+    assert "synonym" not in by_name(content) and content["left_out"]["synonym"] == "in every cell: Only 3 could be judged."
+    assert "token_dropout" in by_name(content) and any("Words left out: with 2 of 3 seeds" in note for note in content["notes"])
+
+
 @pytest.mark.slow
 def test_an_augmentation_that_flips_labels_is_not_trained_and_the_study_says_why(planted, tmp_path, monkeypatch):
     twisted = {"card": "refund", "refund": "card", "travel": "login", "login": "travel"}
