@@ -171,7 +171,7 @@ def test_a_cascade_holds_both_models_and_answers_as_measured(teacher, data, tmp_
     share = np.mean([cascade.goes_on(a, model.margin) for a in np.array(first, dtype=object)[inside]])
     assert metrics["cascade"]["share_heldout"] == pytest.approx(share, abs=1e-3)
     assert 0 <= metrics["cascade"]["share_expected"] <= 1 and metrics["compressed"]["allowed_points"] == 1.0
-    assert metrics["cascade"]["lost_validation"] <= cascade.TARGET and metrics["cascade"]["lost_expected"] <= cascade.TARGET
+    assert metrics["cascade"]["lost_expected"] <= cascade.TARGET
 
 
 CHANCES = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4], [0.52, 0.48]])
@@ -186,7 +186,7 @@ def test_the_margin_is_the_smallest_that_keeps_the_loss():
     choice = chosen(full, [0, 0, 0, 1, 1])
     assert (choice.share, choice.lost, choice.expected) == (0.4, 0.0, 0.0)
     assert 0.2 < choice.margin < 0.4  # the gaps are 0.8, 0.6, 0.4, 0.2, 0.04
-    assert chosen(full, [0, 0, 0, 1, 1], target=35.0).share == 0.2
+    assert chosen(full, [0, 0, 0, 1, 1], target=20.0).share == 0.2
     assert chosen(full, [0, 0, 0, 1, 1], target=100.0).share == 0.0
 
 
@@ -199,6 +199,13 @@ def test_a_fast_model_that_is_surely_wrong_makes_everything_go_on():
 def test_luck_with_the_labels_is_not_enough():
     full = np.array([[0.1, 0.9]] * 2 + [[0.9, 0.1]] * 3)  # it would differ on the two surest rows, and expects to be right there
     assert chosen(full, [0, 0, 0, 0, 0]).share == 1.0
+
+
+def test_labels_that_speak_clearly_against_the_full_models_word_are_heard():
+    fast, truth = np.tile([[0.9, 0.1]], (200, 1)), np.ones(200, dtype=int)
+    full = np.tile([[0.499, 0.501]], (200, 1))  # it expects next to nothing to be lost, and is right where the fast one is wrong
+    found = cascade.choose(fast, full, truth, always=np.zeros(200, dtype=bool), target=5.0)
+    assert found.share == 1.0
 
 
 def test_what_looks_out_of_scope_goes_on_whatever_the_loss():
