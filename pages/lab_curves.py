@@ -26,8 +26,6 @@ COMPARED = {
 }
 """Figure -> title, unit, what it is, factor."""
 MOST_COMPARED = 5
-LEARNT = {"masked_accuracy": "masked words", "probe_accuracy": "sentiment probe", "pair_accuracy": "sentence pairs"}
-"""Shares of right answers that a checkpoint is measured on."""
 
 
 def kind(about: Mapping[str, Any]) -> str:
@@ -70,7 +68,7 @@ def headline(curves: pd.DataFrame, *, at_work: bool) -> None:
     none = "not yet" if at_work else figures.NONE
     with st.grid(4, min_column_width=190, gap="small"):
         _kpi("Masked accuracy", masked, 100, none=none, vs=_times(masked, unigram))
-        _kpi("Probe accuracy, sentiment", of(curves, "probe_accuracy"), 100, none=none)
+        _kpi("Probe accuracy, sentiment", of(curves, "probe_accuracy"), 100, none=none, good="none")
         _kpi("Loss, nats", of(curves, "loss"), 1, none=none, good="down")
         speed = of(curves, "tokens_per_s")
         ui.kpi("Tokens a second", f"{speed['value'].iloc[-1]:,.0f}" if len(speed) else none, vs="newest" if len(speed) else "")
@@ -99,26 +97,39 @@ def _times(masked: pd.DataFrame, unigram: pd.DataFrame) -> str:
 # ---------------------------------------------------------------- curves
 
 
-def accuracy(curves: pd.DataFrame) -> None:
-    """Masked accuracy with its baseline, and the probe."""
-    ui.card("What it has learnt", "held-back text, % right, by training step")
-    t = ui.tokens()
-    unigram = of(curves, "unigram_accuracy")
+def masked(curves: pd.DataFrame) -> None:
+    """Masked accuracy with its baseline, and the pairs' accuracy where the objective has them."""
+    ui.card("Masked accuracy", "hidden pieces of held-back text, % right")
+    t, unigram = ui.tokens(), of(curves, "unigram_accuracy")
     drawn = [
         Curve(rows["step"].tolist(), (100 * rows["value"]).tolist(), words, t["cat"][i], dots=True)
-        for i, (name, words) in enumerate(LEARNT.items())
+        for i, (name, words) in enumerate((("masked_accuracy", "this model"), ("pair_accuracy", "sentence pairs")))
         if len(rows := of(curves, name))
     ]
     if not drawn:
-        st.markdown("Comes with the first checkpoint.")
+        st.markdown("Comes with the first checkpoint of an objective that hides words.")
         return
     if len(unigram):
         level = 100 * unigram["value"].iloc[-1]
         drawn.append(Curve([0, int(curves["step"].max())], [level, level], "unigram", context=True))
     fig = _over_steps(lab_drawing.curves(drawn, unit="%", zero=True), curves)
     told = "; ".join(f"{one.words} {one.y[-1]:.1f} %" for one in drawn)
-    ui.show(fig, "lab-accuracy", f"Accuracy by training step. Newest: {told}.")
-    ui.note("Unigram: always saying the most frequent word. Probe: a linear head on the frozen checkpoint, each time on the same rows.")
+    ui.show(fig, "lab-masked", f"Masked accuracy by training step. Newest: {told}.")
+    ui.note("Unigram: always saying the most frequent piece, the best that ignores the text.")
+
+
+def probe(curves: pd.DataFrame) -> None:
+    """What the frozen checkpoint knows of sentiment."""
+    ui.card("Sentiment probe", "a linear head on the frozen checkpoint, % right")
+    rows = of(curves, "probe_accuracy")
+    if not len(rows):
+        st.markdown("Comes with the first checkpoint.")
+        return
+    drawn = [Curve(rows["step"].tolist(), (100 * rows["value"]).tolist(), "probe", ui.tokens()["cat"][1], dots=True)]
+    fig = _over_steps(lab_drawing.curves(drawn, unit="%"), curves)
+    ends = f"{100 * rows['value'].iloc[0]:.1f} to {100 * rows['value'].iloc[-1]:.1f} %"
+    ui.show(fig, "lab-probe", f"Probe accuracy by training step, from {ends}.")
+    ui.note("The same few hundred labelled rows each time, so a few points up or down are chance.")
 
 
 def loss(curves: pd.DataFrame) -> None:
@@ -138,18 +149,20 @@ def loss(curves: pd.DataFrame) -> None:
 
 def pace(curves: pd.DataFrame, *, at_work: bool) -> None:
     """Tokens a second and memory, a small chart each."""
-    ui.card("Pace and memory", "by training step")
+    ui.card("Pace and memory", "by training step, from zero")
     shown = {name: rows for name in ("tokens_per_s", "rss_mb", "gpu_mb") if len(rows := of(curves, name)) > 1}
     if not shown:
         st.markdown("Comes after a few training steps." if at_work else "A run tells these while it works; of this one they were not kept.")
         return
     words = {"tokens_per_s": "tokens/s", "rss_mb": "MB of memory", "gpu_mb": "MB on the GPU"}
-    for name, rows in shown.items():
-        color = ui.tokens()["accent" if name == "tokens_per_s" else "flat"]
-        drawn = [Curve(rows["step"].tolist(), rows["value"].tolist(), words[name], color)]
-        fig = _over_steps(lab_drawing.curves(drawn, height=128, unit=words[name], digits=0, zero=True), curves)
-        fig.update_yaxes(nticks=3, tickformat=",")
-        ui.show(fig, f"lab-{name}", f"{words[name]} by training step, newest {rows['value'].iloc[-1]:,.0f}.")
+    with st.grid(len(shown), min_column_width=290, gap="medium") as grid:
+        for name, rows in shown.items():
+            color = ui.tokens()["accent" if name == "tokens_per_s" else "flat"]
+            drawn = [Curve(rows["step"].tolist(), rows["value"].tolist(), words[name], color)]
+            fig = _over_steps(lab_drawing.curves(drawn, height=140, unit=words[name], digits=0, zero=True), curves)
+            fig.update_yaxes(nticks=3, tickformat=",")
+            with grid.cell():
+                ui.show(fig, f"lab-{name}", f"{words[name]} by training step, newest {rows['value'].iloc[-1]:,.0f}.")
 
 
 def _over_steps(fig: go.Figure, curves: pd.DataFrame) -> go.Figure:
@@ -159,26 +172,27 @@ def _over_steps(fig: go.Figure, curves: pd.DataFrame) -> go.Figure:
 # ---------------------------------------------------------------- cost
 
 
-def cost(watched: Watched, curves: pd.DataFrame, facts: RunFacts | None) -> None:
+def cost(watched: Watched, curves: pd.DataFrame, facts: RunFacts | None, *, tokens: float | None) -> None:
     """What the run used: time, tokens, device, memory, energy. What nobody could measure is said to be unknown."""
     ui.card("What it cost")
-    st.table(pd.DataFrame(costs(watched, curves, facts), columns=["", "Value"]).set_index(""), border="horizontal", hide_header=True)
+    lines = costs(watched, curves, facts, tokens=tokens)
+    st.table(pd.DataFrame(lines, columns=["", "Value"]).set_index(""), border="horizontal", hide_header=True)
 
 
-def costs(watched: Watched, curves: pd.DataFrame, facts: RunFacts | None) -> list[tuple[str, str]]:
+def costs(watched: Watched, curves: pd.DataFrame, facts: RunFacts | None, *, tokens: float | None) -> list[tuple[str, str]]:
     """(what, how much in words) lines; words are markdown."""
     about, run = watched.about, watched.run
     seconds = (facts and facts.seconds) or about.get("seconds")
     ended = clock.duration(float(seconds)) if seconds else "unknown"
     time = f"{live.took(run)} so far" if watched.at_work else ended
-    tokens = about.get("n_tokens") or live.latest(curves, "tokens")
+    seen = about.get("n_tokens") or tokens
     memory = (facts and facts.peak_rss_mb) or (of(curves, "rss_mb")["value"].max() if len(of(curves, "rss_mb")) else None)
     device = (facts and facts.device) or about.get("device") or (run.device if run else "")
     energy = f"{facts.energy_j:,.0f} J" if facts and facts.energy_j is not None else "unknown"
     why = f" ({facts.energy_note})" if facts and facts.energy_note else ""
     return [
         ("Time", ui.esc(time)),
-        ("Tokens seen", f"{tokens:,.0f}" if tokens else "unknown"),
+        ("Tokens seen", f"{seen:,.0f}" + (" at the last checkpoint" if watched.at_work else "") if seen else "unknown"),
         ("Device", ui.esc(device or "unknown")),
         ("Peak memory", f"{memory:,.0f} MB" if memory else "unknown"),
         ("Energy", ui.esc(energy + why)),
@@ -193,7 +207,7 @@ def compared(desk: Any, there: Mapping[str, Watched]) -> None:
     """Bases and runs in one chart, by what they have read: scratch against continued is the usual question."""
     ui.card("Scratch against continued", "several in one chart, by training step")
     keys = list(there)
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    with st.container(gap="small"):
         figure = st.segmented_control(
             "Figure", list(COMPARED), default="probe_accuracy", required=True, key="lab_figure", format_func=lambda n: COMPARED[n][0],
             label_visibility="collapsed",

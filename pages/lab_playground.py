@@ -125,7 +125,7 @@ def _masks(text: str) -> list[int]:
 def _answers(asked: str, sides: list[Side], truths: list[str]) -> None:
     with st.container(border=True):
         ui.card("Side by side", "the likeliest word in each place; the stronger the tint, the surer the checkpoint")
-        with st.grid(len(sides), min_column_width=230, gap="medium") as grid:
+        with st.grid(len(sides), min_column_width=_column(sides), gap="medium") as grid:
             for side in sides:
                 with grid.cell():
                     _sentence(asked, side)
@@ -138,7 +138,7 @@ def _answers(asked: str, sides: list[Side], truths: list[str]) -> None:
         with st.container(border=True):
             truth = truths[place] if place < len(truths) else ""
             ui.card(f"Mask {place + 1}", f"hidden: **{ui.esc(truth)}**" if truth else "probability over the whole vocabulary, %")
-            with st.grid(len(sides), min_column_width=230, gap="medium") as grid:
+            with st.grid(len(sides), min_column_width=_column(sides), gap="medium") as grid:
                 for i, side in enumerate(sides):
                     with grid.cell():
                         _mask(side, place, truth, key=f"mask-{place}-{i}")
@@ -147,6 +147,11 @@ def _answers(asked: str, sides: list[Side], truths: list[str]) -> None:
             "Entropy: how undecided a checkpoint is, in bits, and among how many equally likely words that would be the same. "
             "A word that the tokenizer cuts into pieces can never be named whole."
         )
+
+
+def _column(sides: list[Side]) -> int:
+    """Least width of a column, px: three stay in one row on a narrow page, four become two and two."""
+    return 160 if len(sides) == 3 else 230
 
 
 def _sentence(asked: str, side: Side) -> None:

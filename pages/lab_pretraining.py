@@ -103,19 +103,21 @@ def _closely(desk: Any, key: str, drawn: str) -> None:
         curves = monitor.curves(desk.runs, watched)
         _head(desk, watched, curves)
         lab_curves.headline(curves, at_work=watched.at_work)
-        fills = monitor.fills(desk.runs, watched)
         left, right = ui.split(1, 1)
         with left, ui.guarded():
-            lab_curves.accuracy(curves)
+            lab_curves.masked(curves)
         with right, ui.guarded():
-            lab_curves.loss(curves)
+            lab_curves.probe(curves)
         with st.container(border=True), ui.guarded():
-            lab_fills.draw(fills, watched)
+            lab_fills.draw(monitor.fills(desk.runs, watched), watched)
         left, right = ui.split(1, 1)
         with left, ui.guarded():
-            lab_curves.pace(curves, at_work=watched.at_work)
+            lab_curves.loss(curves)
         with right, ui.guarded():
-            lab_curves.cost(watched, curves, monitor.facts(desk.runs, watched))
+            facts, tokens = monitor.facts(desk.runs, watched), monitor.tokens(desk.runs, watched)
+            lab_curves.cost(watched, curves, facts, tokens=tokens)
+        with st.container(border=True), ui.guarded():
+            lab_curves.pace(curves, at_work=watched.at_work)
 
 
 def _head(desk: Any, watched: Watched, curves: Any) -> None:

@@ -25,8 +25,8 @@ from fmcore.run_facts import RunFacts
 from fmcore.runs import Runs
 
 JOB = "pretrain"
-LIVE_FILLS = Path("checkpoint") / "fills.jsonl"
-"""Where a run at work keeps what its checkpoints put behind the masks, in its folder."""
+LIVE_FILLS, LIVE_CURVE = Path("checkpoint") / "fills.jsonl", Path("checkpoint") / "curve.jsonl"
+"""Where a run at work keeps what its checkpoints put behind the masks and what they were measured at, in its folder."""
 SETTINGS = "settings.json"
 """What the job froze for a run, in its folder."""
 SMALL_SETS, SMALL_MINUTES = ("twitter_financial_topic", "financial_phrasebank"), 5.0
@@ -103,15 +103,26 @@ def fills(runs: Runs, watched: Watched) -> pd.DataFrame:
 
 def live_fills(run_dir: Path) -> pd.DataFrame:
     """What a run at work has written so far. A line that is not whole, the last one of a run that was killed, is left out."""
-    path = run_dir / LIVE_FILLS
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-            rows.append([row[name] for name in FILLED_COLUMNS])
-        except (ValueError, KeyError, TypeError):
-            continue
+    rows = [row for row in _lines(run_dir / LIVE_FILLS) if row.keys() >= set(FILLED_COLUMNS)]
     return pd.DataFrame(rows, columns=list(FILLED_COLUMNS))
+
+
+def tokens(runs: Runs, watched: Watched) -> int | None:
+    """How many tokens a run had read at its last checkpoint; None where it left no note of it."""
+    if watched.run is None:
+        return None
+    noted = [row["tokens"] for row in _lines(runs.folder(watched.run.id) / LIVE_CURVE) if isinstance(row.get("tokens"), int)]
+    return noted[-1] if noted else None
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSON lines file that are whole; none where there is no file."""
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            found += [row] if isinstance(row, dict) else []
+    return found
 
 
 def facts(runs: Runs, watched: Watched) -> RunFacts | None:
