@@ -151,7 +151,7 @@ def _answers(asked: str, sides: list[Side], truths: list[str]) -> None:
 
 def _column(sides: list[Side]) -> int:
     """Least width of a column, px: three stay in one row on a narrow page, four become two and two."""
-    return 160 if len(sides) == 3 else 230
+    return 140 if len(sides) == 3 else 230
 
 
 def _sentence(asked: str, side: Side) -> None:
