@@ -21,7 +21,7 @@ SMOOTHED = 0.75
 def table(rows: Packed, vocabulary: Vocabulary, *, width: int, norm: float, seed: int) -> np.ndarray:
     """float32 (vocabulary, width), each row of length norm; rows of words that are not counted are random. Deterministic under a seed."""
     from scipy.sparse import coo_matrix
-    from scipy.sparse.linalg import svds
+    from sklearn.utils.extmath import randomized_svd
 
     n = vocabulary.size
     chance = np.random.default_rng(seed)
@@ -34,7 +34,7 @@ def table(rows: Packed, vocabulary: Vocabulary, *, width: int, norm: float, seed
         information = np.log(near.data / (often[near.row] * context[near.col]))
         kept = information > 0
         positive = coo_matrix((information[kept], (near.row[kept], near.col[kept])), shape=(n, n)).tocsr()
-        left, weights, _ = svds(positive, k=width, v0=chance.normal(size=n))
+        left, weights, _ = randomized_svd(positive, width, random_state=seed)  # scipy's svds is not the same twice where ranks are low
         counted = left * np.sqrt(weights)
         there = np.linalg.norm(counted, axis=1) > 1e-6
         found[there] = counted[there]

@@ -22,6 +22,7 @@ from fmcore.models.heads import fit_logistic
 from fmcore.training import devices
 from fmcore.training.checkpoint import CheckpointNotSaved
 from fmcore.training.mask_filling import NO_WORD
+from fmcore.training.packing import NothingToPack
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,6 +58,8 @@ class Exam:
             for i in range(0, len(ids), FORWARD)
         ]
         asked = np.concatenate([batch["targets"][batch["targets"] != NO_WORD].numpy() for batch in self._batches])
+        if not len(asked):
+            raise NothingToPack("The vocabulary knows no word of the texts held back.", "Choose another corpus, or start from scratch.")
         self.n = len(asked)
         self.unigram = float(np.bincount(asked).max() / len(asked))
 

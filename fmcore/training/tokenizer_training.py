@@ -6,6 +6,7 @@ The sample is bounded: a vocabulary of some thousand words is settled by a few h
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,17 +26,29 @@ class BadVocabulary(FMError):
 
 def train(sentences: Iterable[str], *, vocab: int, max_tokens: int) -> Any:
     """A fast Hugging Face tokenizer of at most `vocab` pieces: lower case, without accents, BERT's words (Devlin et al. 2019), [CLS] and
-    [SEP] round each text. Raises BadVocabulary."""
+    [SEP] round each text. The same sentences give the same pieces. Raises BadVocabulary.
+
+    The trainer numbers single letters in the order of a hash table, which differs from run to run, and breaks ties by those numbers: given
+    as if they were signs, they keep the numbers given here.
+    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     if vocab < LEAST_VOCABULARY:
         raise BadVocabulary(f"A vocabulary of {vocab} pieces is too small.", f"At least {LEAST_VOCABULARY}; 4,000 to 16,000 are usual.")
-    signs = list(SIGNS.values())
-    tokenizer = Tokenizer(models.WordPiece(unk_token=SIGNS["unk_token"]))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab, special_tokens=signs, limit_alphabet=ALPHABET, show_progress=False)
-    tokenizer.train_from_iterator(itertools.islice(sentences, SAMPLE), trainer)
+    signs, sample = list(SIGNS.values()), list(itertools.islice(sentences, SAMPLE))
+    normalizer = normalizers.BertNormalizer()
+    letters = Counter(letter for sentence in sample for letter in normalizer.normalize_str(sentence) if not letter.isspace())
+    alphabet = sorted(sorted(letters, key=lambda letter: (-letters[letter], letter))[:ALPHABET])
+    learner = Tokenizer(models.WordPiece(unk_token=SIGNS["unk_token"]))
+    learner.normalizer, learner.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab, special_tokens=[*signs, *alphabet, *(f"##{letter}" for letter in alphabet)], initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet), show_progress=False,
+    )  # fmt: skip
+    learner.train_from_iterator(sample, trainer)
+    tokenizer = Tokenizer(models.WordPiece(learner.get_vocab(), unk_token=SIGNS["unk_token"]))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
     at = {sign: tokenizer.token_to_id(sign) for sign in signs}
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", at["[SEP]"]), ("[CLS]", at["[CLS]"]))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_tokens, **SIGNS)
