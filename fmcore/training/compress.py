@@ -144,6 +144,7 @@ class Teacher:
 
     def plan(self, params: Compression, data: LabelledData, *, forms: Sequence[export.Form] | None = None, **facts: Any) -> Finish:
         """How a variant is finished: as its teacher was, on its own embeddings."""
+        tuned = self.tuned or params.method in ("prune", "distill")
         options = FitOptions(
             head="logistic" if self.shots else "auto",
             random_features=params.random_features,
@@ -153,11 +154,13 @@ class Teacher:
             test_is_publishers=data.test_is_publishers,
             lexical=params.lexical,
             in_scope_share=params.in_scope_share,
-            logistic_c=TUNED_C if self.tuned or params.method in ("prune", "distill") else (LOGISTIC_C,),
+            logistic_c=TUNED_C if tuned else (LOGISTIC_C,),
         )
         weight = NAME_WEIGHT if self.shots else 0
         kept = {"shots": self.shots, **facts}
-        return Finish(recipe=params.method, options=options, threads=params.threads, label_name_weight=weight, forms=forms, facts=kept)
+        return Finish(
+            recipe=params.method, options=options, threads=params.threads, label_name_weight=weight, forms=forms, tuned=tuned, facts=kept
+        )
 
 
 def train(

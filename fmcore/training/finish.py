@@ -40,7 +40,8 @@ UNTUNED = "linear"
 class Finish:
     """How to finish. fast: fewer served forms measured on fewer rows, for a first launch. label_name_weight: above 0, each
     label's name counts as that many more training rows. cache keeps embeddings of an encoder that will be used again. forms: the served
-    forms to choose from beside fp32, None for all."""
+    forms to choose from beside fp32, None for all. tuned: whether the encoder has learnt from the training rows, so that they cannot judge
+    a form; None: every recipe but "linear" has."""
 
     recipe: str
     options: FitOptions
@@ -49,6 +50,7 @@ class Finish:
     cache: EmbeddingCache | None = None
     label_name_weight: int = 0
     forms: Sequence[export.Form] | None = None
+    tuned: bool | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -58,8 +60,9 @@ def finish(
     """Write the model folder `out` and return its metrics. span: the part of the run's progress that this step takes."""
     said = _within(report, span)
     started = time.perf_counter()
+    tuned = plan.recipe != UNTUNED if plan.tuned is None else plan.tuned
     serving = export.choose_form(
-        encoder, out, _probe(data), fast=plan.fast, tuned=plan.recipe != UNTUNED, threads=plan.threads, forms=plan.forms,
+        encoder, out, _probe(data), fast=plan.fast, tuned=tuned, threads=plan.threads, forms=plan.forms,
         progress=lambda f, message: said(0.45 * f, message),
     )  # fmt: skip
     if plan.recipe != UNTUNED:
