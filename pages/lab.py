@@ -13,7 +13,7 @@ from fmcore import runtime
 from pages import ui
 
 VIEWS = {
-    "Learn": "lab_methods", "Fill the mask": "lab_playground", "Pretraining": "lab_pretraining", "Few labels": "lab_labels",
+    "Learn": "lab_methods", "Fill the mask": "lab_playground", "Pretraining": "lab_pretraining", "Labels": "lab_labels",
     "What helps": "lab_ablation", "Efficiency": "lab_board", "Runs": "lab_runs",
 }  # fmt: skip
 """View -> the module of pages/ that draws it: draw(desk). A new view is an entry here."""

@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from fmcore.lab.studies import Study
-from pages import figures, lab_charts, lab_study, ui
+from pages import figures, lab_charts, lab_methods, lab_study, ui
 
 VIEWS = ("Regularisation", "Domain adaptation")
 ABLATION = (
@@ -29,11 +29,13 @@ def draw(desk: Any) -> None:
     view = st.segmented_control("Study", VIEWS, default=VIEWS[0], required=True, key="ablation_view", label_visibility="collapsed")
     if view == VIEWS[1]:
         study = lab_study.frame(desk, kind="adaptation", job="adaptation", nothing=ADAPTATION, params=lambda task: {"task": task})
+        lab_methods.links("mlm", "simcse", "tsdae", "polarity", place="adaptation")
         if study is not None:
             with st.container(border=True), ui.guarded():
                 _table(study, "What adapting gave", "frozen encoder and a linear head, the same drawn labels for all")
         return
     study = lab_study.frame(desk, kind="ablation", job="ablation", nothing=ABLATION, params=lambda task: {"task": task})
+    lab_methods.links("weight_decay", "dropout", "label_smoothing", "r_drop", "augmentation", place="ablation")
     if study is None:
         return
     with st.container(border=True), ui.guarded():

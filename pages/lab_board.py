@@ -12,7 +12,7 @@ import streamlit as st
 
 from fmcore.lab.studies import Study
 from fmcore.nouns import FMError
-from pages import figures, lab_charts, lab_study, ui
+from pages import figures, lab_charts, lab_methods, lab_study, ui
 
 JOB = "board"
 COMPRESS = "compress"
@@ -28,6 +28,7 @@ def draw(desk: Any) -> None:
     """The whole view."""
     study = lab_study.frame(desk, kind="board", job=JOB, nothing=NOTHING, params=lambda task: {"task": task})
     _make(desk)
+    lab_methods.links("distillation", "pruning", "quantisation", "static", "cascade", place="board")
     if study is None:
         return
     with st.container(border=True), ui.guarded():

@@ -14,7 +14,7 @@ from fmcore.lab import defaults
 from fmcore.lab.studies import Study
 from fmcore.nouns import FMError
 from fmcore.tasks import TASKS
-from pages import figures, lab_charts, lab_study, ui
+from pages import figures, lab_charts, lab_methods, lab_study, ui
 
 JOB = "label_study"
 NOTHING = (
@@ -26,6 +26,7 @@ NOTHING = (
 def draw(desk: Any) -> None:
     """The whole view."""
     study = lab_study.frame(desk, kind="labels", job=JOB, nothing=NOTHING, params=lambda task: {"task": task})
+    lab_methods.links("frozen", "lora", "setfit", "zero_shot", place="labels")
     if study is None:
         return
     points = study.table("points")
