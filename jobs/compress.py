@@ -28,8 +28,15 @@ from jobs.folder import read_json
 from jobs.promoting import promotion
 
 SETTINGS, OUTCOME, TEXTS = "settings.json", "outcome.json", "texts.parquet"
+SECOND = "second"
+SECONDS = ("onnx", "int8", "prune", "distill")
+"""What may stand behind a static model: whatever has an encoder."""
 MOST_TEXTS = 20_000
 """Texts without labels: the teacher reads each of them once, which takes some minutes."""
+
+
+class NoSecond(FMError):
+    """A version that cannot be the second stage of a cascade."""
 
 
 class CompressedAlready(FMError):
@@ -44,6 +51,7 @@ class Params(BaseModel, extra="forbid"):
     keep: float = Field(0.5, title="Share kept", ge=0.01, le=1.0, allow_inf_nan=False, description="Share of attention heads and feed-forward units that pruning keeps.")  # noqa: E501  # fmt: skip
     minutes: float = Field(0.0, title="Minutes of training (0: automatic)", ge=0, le=24 * 60, allow_inf_nan=False, description="Longest time for training (prune, distill, static); 0: a fixed number of passes, which a seed repeats exactly.")  # noqa: E501  # fmt: skip
     corpus: str = Field("", title="Texts without labels (empty: none)", max_length=1000, description="Names of text collections, with commas between: a student and a static table also learn what the model says of these. As for pretraining: data sets, stocknet, demo_news, paths of files.")  # noqa: E501  # fmt: skip
+    second: str = Field("", title="Second stage of a cascade (empty: the model itself)", max_length=80, description="cascade: a student of the same model, which then answers what the static one is unsure of; empty: the model itself.")  # noqa: E501  # fmt: skip
     promote: Literal["gate", "always", "never"] = Field("gate", description="gate, always: serve the variant if the gate passes it; a compressed model that the gate refuses never serves. never: keep it beside the others.")  # noqa: E501  # fmt: skip
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random choice: the same seed trains the same weights.")
 
@@ -52,7 +60,7 @@ def prepare(store: Store, params: Params, run_dir: Path) -> None:
     """Write teacher/, data/, settings.json and, where a corpus was named, texts.parquet.
 
     Raises UnknownModel, CompressedAlready, Tampered, NotHeld when the data set is not here, BadTeacher when it is not the one that the
-    teacher was trained on, and BadCorpus.
+    teacher was trained on, NoSecond, and BadCorpus.
     """
     from fmcore.training import compress
 
@@ -61,7 +69,7 @@ def prepare(store: Store, params: Params, run_dir: Path) -> None:
     folder = registry.verified(version)
     data = heldout.data_of(version)
     shutil.copytree(folder, run_dir / "teacher")
-    described = {"version": version.version, "sha256": version.sha256, "metrics": dict(version.metrics)}
+    described = _described(version)
     compress.Teacher.open(run_dir / "teacher", **described).learnt_from(data)
     data.save(run_dir / "data")
     if params.corpus:
@@ -69,6 +77,9 @@ def prepare(store: Store, params: Params, run_dir: Path) -> None:
         spoken = (sentence for document in corpus.documents("train") for sentence in document)
         pd.DataFrame({"text": list(itertools.islice(spoken, MOST_TEXTS))}).to_parquet(run_dir / TEXTS, index=False)
     chosen = {"params": params.model_dump(), "teacher": described, "base": version.base, "dataset": version.dataset}
+    if second := _second(registry, params, version):
+        shutil.copytree(registry.verified(second), run_dir / SECOND)
+        chosen["second"] = _described(second)
     (run_dir / SETTINGS).write_text(json.dumps(chosen, indent=1), encoding="utf-8")
 
 
@@ -81,10 +92,11 @@ def work(run_dir: Path, report: Report) -> dict[str, Any]:
     shutil.rmtree(out, ignore_errors=True)  # what an attempt before this one left unfinished
     limits, task = settings().limits(), tasks.task(params.task)
     teacher = compress.Teacher.open(run_dir / "teacher", **chosen["teacher"])
+    second = compress.Teacher.open(run_dir / SECOND, **chosen["second"]) if chosen.get("second") else None
     asked = compress.Compression(
         method=params.method, layers=params.layers, keep=params.keep, minutes=params.minutes, seed=params.seed, texts=_texts(run_dir),
         batch=limits.batch, threads=settings().training_threads(), random_features=limits.random_features,
-        resamples=limits.bootstrap_resamples, lexical=task.lexical, in_scope_share=task.in_scope_share,
+        resamples=limits.bootstrap_resamples, lexical=task.lexical, in_scope_share=task.in_scope_share, second=second,
     )  # fmt: skip
     metrics = compress.train(teacher, data, asked, out, report, checkpoint=run_dir / "checkpoint")
     outcome = {"metrics": metrics, "synthetic": data.synthetic}
@@ -102,7 +114,7 @@ def land(store: Store, run_dir: Path) -> dict[str, Any]:
     )  # fmt: skip
     wanted = "never" if params.promote == "never" else "gate"
     verdict, promoted = promotion(registry, version, promote=wanted, reason="", by="compress")
-    for folder in ("checkpoint", "teacher"):
+    for folder in ("checkpoint", "teacher", SECOND):
         shutil.rmtree(run_dir / folder, ignore_errors=True)  # a landed run is never resumed, and these are most of its folder
     return {
         "version": version.version, "task": params.task, "dataset": chosen["dataset"], "recipe": params.method,
@@ -123,6 +135,23 @@ def _teacher(registry: Registry, params: Params) -> ModelVersion:
     if not named:
         raise UnknownModel(f"{version.version} does not say which model it was made from.", "Name the version to start from.")
     return registry.get(params.task, named)
+
+
+def _described(version: ModelVersion) -> dict[str, Any]:
+    """What `Teacher.open` needs to know of a version's folder."""
+    return {"version": version.version, "sha256": version.sha256, "metrics": dict(version.metrics)}
+
+
+def _second(registry: Registry, params: Params, teacher: ModelVersion) -> ModelVersion | None:
+    """The student that a cascade is to go on to. Raises NoSecond for another method, another teacher's, or one that is no encoder."""
+    if not params.second:
+        return None
+    version = registry.get(params.task, params.second)
+    made = efficiency_gate.facts_of(version)
+    if params.method != "cascade" or made.get("teacher") != teacher.version or made.get("method") not in SECONDS:
+        said = f"{version.version} cannot be the second stage of a cascade from {teacher.version}."
+        raise NoSecond(said, f"Name a version that was made from it by {', '.join(SECONDS)}, with method cascade.")
+    return version
 
 
 def _texts(run_dir: Path) -> tuple[str, ...]:

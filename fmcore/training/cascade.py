@@ -60,17 +60,19 @@ def build(
 ) -> dict[str, Any]:
     """Make the static model, choose the margin, measure the two together, write the folder. Returns the metrics.
 
-    checkpoint is not used. Raises NoRowsToChooseBy, and what static.made raises.
+    The full model is the teacher, or params.second. checkpoint is not used. Raises NoRowsToChooseBy, and what static.made raises.
     """
     out.mkdir(parents=True, exist_ok=True)
+    full = params.second or teacher
     fast_metrics, lesson = static.made(teacher, data, params, out / FAST, report)
     (out / FAST / MANIFEST).unlink()  # the cascade's own names these files too
-    copied(teacher.folder, out / FULL)
+    copied(full.folder, out / FULL)
+    before = lesson.before if full is teacher else static.without_refits(full, data, params, report=report, span=(0.9, 0.94))
     fast = Classifier.load(out / FAST, version=FAST, threads=params.threads)
     report.progress(0.94, "Choosing which texts go on")
-    choice = chosen(fast, lesson.before, data.validation, teacher, params, report=report)
-    answers, sent = together(fast, teacher.served, choice.margin)
-    _write(out, choice, teacher, _table(fast, answers))
+    choice = chosen(fast, before, data.validation, full, params, report=report)
+    answers, sent = together(fast, full.served, choice.margin)
+    _write(out, choice, full, _table(fast, answers))
     metrics = evaluate_predictions(list(fast.heldout.labels), answers, resamples=params.resamples, seed=params.seed)
     report.progress(0.95, "Measuring the baselines on the same rows")
     options, model = FitOptions(refit=False, seed=params.seed, resamples=params.resamples), Classifier.load(out, version="cascade")
@@ -83,7 +85,7 @@ def build(
         "cascade": {
             "margin": choice.margin, "share_expected": choice.share, "share_heldout": round(float(sent[inside].mean()), 4),
             "target_points": TARGET, "lost_validation": choice.lost, "lost_expected": choice.expected, "curve": choice.curve,
-            "fast_accuracy": fast_metrics["accuracy"],
+            "fast_accuracy": fast_metrics["accuracy"], "full": full.version,
         },
     }  # fmt: skip
     (out / "metrics.json").write_text(json.dumps(metrics, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
@@ -99,7 +101,7 @@ KEPT = (
 
 
 def chosen(
-    fast: Classifier, before: Classifier, validation: pd.DataFrame, teacher: Teacher, params: Compression, *, report: Report
+    fast: Classifier, before: Classifier, validation: pd.DataFrame, full_model: Teacher, params: Compression, *, report: Report
 ) -> Choice:
     """The margin for TARGET points, from the in-scope validation rows. before: the full model without its refits."""
     rows = validation[validation["label"].isin(before.labels)]
@@ -107,7 +109,7 @@ def chosen(
         raise NoRowsToChooseBy("There are no in-scope validation rows to choose a margin by.", "Use a data set with validation rows.")
     texts, order = list(rows["text"]), {label: i for i, label in enumerate(before.labels)}
     truth = rows["label"].map(order).to_numpy(dtype=np.int64)
-    embeddings = static.read(teacher, texts, params, report=report, span=(0.94, 0.95))
+    embeddings = static.read(full_model, texts, params, report=report, span=(0.94, 0.95))
     full = before.probabilities(embeddings, lexical=before.lexical_scores(texts))
     answers = fast.predict(texts)
     chances = np.array([[answer.scores[label] for label in before.labels] for answer in answers])
@@ -188,12 +190,12 @@ def copied(source: Path, target: Path) -> None:
         shutil.copyfile(path, target / path.name)
 
 
-def _write(out: Path, choice: Choice, teacher: Teacher, table: pd.DataFrame) -> None:
+def _write(out: Path, choice: Choice, full: Teacher, table: pd.DataFrame) -> None:
     """The cascade's own files beside fast/ and full/, but for its metrics."""
-    facts = json.loads((teacher.folder / "model.json").read_text(encoding="utf-8"))
+    facts = json.loads((full.folder / "model.json").read_text(encoding="utf-8"))
     facts["info"] = {**facts["info"], "recipe": "cascade", "form": "cascade"}
     cascade = {"format": FORMAT, "threshold": choice.margin, "share_expected": choice.share}
     for name, content in {"model.json": facts, FILE: cascade}.items():
         (out / name).write_text(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
-    shutil.copyfile(teacher.folder / "replies.json", out / "replies.json")
+    shutil.copyfile(full.folder / "replies.json", out / "replies.json")
     table[HELDOUT_COLUMNS].to_parquet(out / "heldout.parquet", index=False)

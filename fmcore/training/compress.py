@@ -57,7 +57,8 @@ class NothingGained(FMError):
 @dataclass(frozen=True)
 class Compression:
     """What can be asked. layers: of the student, or left by pruning (0: the method's usual). keep: share of heads and units that pruning
-    leaves. minutes: of training, 0 for the method's usual number of passes. texts: without labels, to learn from the teacher."""
+    leaves. minutes: of training, 0 for the method's usual number of passes. texts: without labels, to learn from the teacher. second: a
+    student of the same teacher that answers in a cascade what the static one is unsure of, None for the teacher itself."""
 
     method: str
     layers: int = 0
@@ -73,6 +74,7 @@ class Compression:
     lexical: bool = False
     in_scope_share: float = IN_SCOPE_SHARE
     device: str | None = None
+    second: Teacher | None = None
 
     def identity(self) -> str:
         """What decides the weights beside teacher, data and the loop's settings."""

@@ -166,6 +166,13 @@ def read(teacher: Teacher, texts: Sequence[str], params: Compression, *, report:
     return np.concatenate(parts)
 
 
+def without_refits(model: Teacher, data: LabelledData, params: Compression, *, report: Report, span: tuple[float, float]) -> Classifier:
+    """`before_refits` for a model whose embeddings of the training rows were not read yet."""
+    rows = rows_of(data, with_names=bool(model.shots))
+    texts = list(rows["text"])
+    return before_refits(model, texts, list(rows["label"]), read(model, texts, params, report=report, span=span))
+
+
 def before_refits(teacher: Teacher, texts: Sequence[str], labels: Sequence[str], embeddings: np.ndarray) -> Classifier:
     """The teacher with its kind of head and lexical part fitted on the training rows alone; its temperature was chosen with those."""
     served = teacher.served

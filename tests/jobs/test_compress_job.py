@@ -196,6 +196,16 @@ def test_a_compressed_version_is_not_compressed_again_but_its_teacher_is(store):
     assert settings["teacher"]["version"] == teacher.version
 
 
+def test_a_cascade_may_go_on_to_a_student_of_the_same_teacher_and_to_nothing_else(store):
+    student = compress.land(store, worked(store, "run-1", method="onnx", promote="never"))["version"]
+    teacher = Registry(store).champion("intent").version
+    settings = json.loads((run_dir(store, "run-2", method="cascade", version=teacher, second=student) / "settings.json").read_text())
+    assert settings["second"]["version"] == student and settings["teacher"]["version"] == teacher
+    for wrong in ({"method": "static", "second": student}, {"method": "cascade", "second": teacher}):
+        with pytest.raises(compress.NoSecond, match="second stage"):
+            run_dir(store, f"run-{wrong['method']}-x", version=teacher, **wrong)
+
+
 def test_texts_without_labels_are_frozen_into_the_run(store, tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(f"Please send plastic number {i} to my trip." for i in range(40)))
     folder = run_dir(store, "run-1", corpus=str(tmp_path / "texts.txt"))

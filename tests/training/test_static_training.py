@@ -1,5 +1,6 @@
 """Static students and cascades from a tiny real teacher: what they learn from, what they write, and what they lose."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -172,6 +173,20 @@ def test_a_cascade_holds_both_models_and_answers_as_measured(teacher, data, tmp_
     assert metrics["cascade"]["share_heldout"] == pytest.approx(share, abs=1e-3)
     assert 0 <= metrics["cascade"]["share_expected"] <= 1 and metrics["compressed"]["allowed_points"] == 1.0
     assert metrics["cascade"]["lost_expected"] <= cascade.TARGET
+
+
+@pytest.mark.slow
+def test_a_cascade_goes_on_to_a_student_where_one_is_named(teacher, data, tmp_path):
+    made = compress.train(teacher, data, asked("onnx"), tmp_path / "student", Quiet())
+    student = compress.Teacher.open(tmp_path / "student", version="student", sha256=check_manifest(tmp_path / "student"), metrics=made)
+    metrics = compress.train(teacher, data, dataclasses.replace(asked("cascade"), second=student), tmp_path / "model", Quiet())
+    assert metrics["cascade"]["full"] == "student" and metrics["compressed"]["teacher"] == teacher.version
+    assert (tmp_path / "model" / "full" / "encoder.onnx").read_bytes() == (tmp_path / "student" / "encoder.onnx").read_bytes()
+    table, full = read_heldout(tmp_path / "model"), read_heldout(student.folder).set_index("text_hash")
+    model = Classifier.load(tmp_path / "model", version="cascade-1")
+    first = model.fast.predict(list(data.test["text"]))
+    sent = [row for row, answer in zip(table.itertuples(), first, strict=True) if cascade.goes_on(answer, model.margin)]
+    assert sent and all(row.predicted == full.loc[row.text_hash, "predicted"] for row in sent)
 
 
 CHANCES = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4], [0.52, 0.48]])
