@@ -34,7 +34,7 @@ def encoder(folder):
 
 
 def test_it_has_the_interface_of_the_served_encoder(encoder):
-    theirs = {name: value for name, value in vars(ServedEncoder).items() if not name.startswith("_")}
+    theirs = {name: value for name, value in vars(ServedEncoder).items() if not name.startswith("_") and name != "side_by_side"}
     for name, value in theirs.items():
         mine = inspect.getattr_static(StaticEncoder, name)
         if callable(value):
