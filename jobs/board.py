@@ -53,7 +53,7 @@ def prepare(store: Store, params: Params, run_dir: Path) -> None:
         "params": params.model_dump(), "reference": reference.version, "dataset": reference.dataset,
         "variants": [
             {
-                "version": v.version, "recipe": v.recipe, "title": TITLES.get(v.recipe, v.recipe), "folder": str(registry.verified(v)),
+                "version": v.version, "recipe": v.recipe, "title": _title(registry, v), "folder": str(registry.verified(v)),
                 "form": str(v.metrics.get("form") or ""), "serving": champion is not None and v.version == champion.version,
             }
             for v in _comparable(registry, reference)
@@ -92,6 +92,14 @@ def land(store: Store, run_dir: Path) -> dict[str, Any]:
         _, promoted = promotion(registry, registry.get(params.task, choice), promote="gate", reason=study.content["sentence"], by="board")
     outline = {"task": params.task, "dataset": chosen["dataset"], "choice": choice, "sentence": study.content["sentence"]}
     return {**outline, "promoted": promoted, "n_versions": len(chosen["variants"])}
+
+
+def _title(registry: Registry, version: ModelVersion) -> str:
+    """The recipe in words; a cascade that goes on to a student says so."""
+    title, full = TITLES.get(version.recipe, version.recipe), (version.metrics.get("cascade") or {}).get("full")
+    second = next((v for v in registry.versions(version.task) if v.version == full), None)
+    made = (second.metrics.get("compressed") or {}).get("method") if second else None
+    return f"{title} to the {TITLES[made][0].lower()}{TITLES[made][1:]}" if made in TITLES else title
 
 
 def _reference(registry: Registry, params: Params) -> ModelVersion:
