@@ -73,10 +73,7 @@ def _table(study: Study, title: str, words: str) -> None:
             column_config={"Accuracy, %": number(format="%.1f"), "Seconds": number(format="%.1f", help="Training, mean of the seeds.")},
         )  # fmt: skip
         ui.download("Download CSV", table, f"{study.kind}.csv", key=f"csv_{study.id}", type="tertiary")
-    if left_out := study.content.get("left_out"):
-        ui.note("Left out: " + "; ".join(f"{ui.esc(name)}, {ui.esc(why)}" for name, why in dict(left_out).items()))
-    for note in study.content.get("notes", []):
-        ui.note(ui.esc(note))
+    lab_study.details(study)
 
 
 def _verdict(row: dict[str, Any]) -> str:

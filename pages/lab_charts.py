@@ -73,7 +73,8 @@ def label_curves(points: pd.DataFrame, *, methods: Sequence[str]) -> go.Figure:
         title = figures.chart_text(str(rows["title"].iloc[0]))
         if len(rows) > 1:
             x, y = [*rows["x"], *rows["x"][::-1]], [*(100 * rows["high"]), *(100 * rows["low"][::-1])]
-            fig.add_scatter(x=x, y=y, fill="toself", fillcolor=ui.rgba(color, 0.10), line={"width": 0}, hoverinfo="skip", showlegend=False)
+            band = {"mode": "lines", "fill": "toself", "fillcolor": ui.rgba(color, 0.10), "line": {"width": 0}}
+            fig.add_scatter(x=x, y=y, hoverinfo="skip", showlegend=False, **band)
         fig.add_scatter(
             x=rows["x"], y=100 * rows["mean"], name=title, mode="lines+markers" if len(rows) > 1 else "markers",
             line={"color": color, "width": 2, "dash": DASHES[number % len(DASHES)]},

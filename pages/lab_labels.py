@@ -59,11 +59,7 @@ def _curves(study: Study, points: pd.DataFrame) -> None:
     fig = lab_charts.label_curves(shown, methods=[method for method in methods if method in (chosen or methods)])
     ui.show(fig, "labels_curves", f"Accuracy against labels a class. {told}.")
     ui.note("Bands: 95 % intervals over seeds and test rows together. Each step to the right doubles the labels; a method may end early.")
-    if left_out := study.content.get("left_out"):
-        with st.expander(f"Left out ({len(left_out)})", icon=":material/rule:"):
-            st.markdown("\n".join(f"- {ui.esc(cell)}: {ui.esc(why)}" for cell, why in left_out.items()))
-    for note in study.content.get("notes", []):
-        ui.note(ui.esc(note))
+    lab_study.details(study)
 
 
 def _advice(study: Study) -> None:
@@ -86,7 +82,7 @@ def _default(desk: Any, study: Study) -> None:
     st.markdown(ui.esc(defaults.told(desk.store, study.task)))
     found = defaults.chosen(desk.store, study.task)
     if found is None:
-        ui.note("A study that was asked to adopt its winner changes this; so does nobody else.")
+        ui.note("Only a study that was asked to adopt its winner changes this.")
         return
     ui.note(f"Chosen by {ui.esc(found.by)} {ui.fresh(found.at)}, from study {ui.esc(found.study_id)}.")
     if st.button("Back to the usual recipe", key="labels_reset", icon=":material/undo:", help=f"That of {TASKS[study.task].title}."):

@@ -49,6 +49,16 @@ def _title(task: str) -> str:
     return TASKS[task].title
 
 
+def details(study: Study) -> None:
+    """What was left out and how it was measured, folded away."""
+    left_out, notes = dict(study.content.get("left_out") or {}), list(study.content.get("notes") or [])
+    if not left_out and not notes:
+        return
+    with st.expander("How it was measured, and what was left out", icon=":material/rule:"):
+        lines = [*map(ui.esc, notes), *(f"{ui.esc(name)}: {ui.esc(why)}" for name, why in left_out.items())]
+        st.markdown("\n".join(f"- {line}" for line in lines))
+
+
 def _picked(found: list[Study], kind: str) -> Study | None:
     if not found:
         return None
