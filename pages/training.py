@@ -111,7 +111,7 @@ def _short(params: Mapping[str, Any]) -> str:
 
 def _new_run(desk: Any) -> None:
     """A form made from the chosen job's parameters."""
-    jobs = sorted(_jobs(desk), key=lambda job: (job.kind != "heavy", job.title))
+    jobs = sorted(_jobs(desk), key=lambda job: job.kind != "heavy")  # as jobs.JOBS lists them: fine-tuning first
     with st.container(border=True):
         ui.card("Start a run", "one of a job runs at a time; one more may wait")
         if not jobs:

@@ -199,6 +199,10 @@ def test_the_forms_of_recommendations_offer_data_sets_of_interactions(real, job,
     assert "demo_shop" not in other.selectbox(key="start-finetune.dataset").options
 
 
+def test_fine_tuning_is_the_first_job_of_the_form(real):
+    assert opened().selectbox(key="job").value == "finetune"
+
+
 def test_a_run_of_recommendations_is_told_by_its_settings_and_hr(real):
     figure = {"value": 0.305, "low": 0.29, "high": 0.32, "n": 610}
     run = real.runs.start_now("recommend", {"dataset": "movielens", "minutes": 2.0}, trigger="manual")
